@@ -31,6 +31,11 @@ pub trait Frame: Send + Sync {
     fn apply(&self, op: &Op) -> Result<Arc<dyn Frame>, Error>;
     /// Columns of the result.
     fn schema(&self) -> SchemaRef;
+    /// Names of the tables the plan reads, sub-queries and SQL text included, each once. The host asks before a frame is
+    /// displayed or collected, and denies what the script's manifest does not name; so it must not leave one out.
+    //
+    // Required on purpose (added 07:52 by the host): a default would either fail open or fail every script.
+    fn sources(&self) -> Vec<String>;
     /// The optimised plan as text, one operator a line.
     fn explain(&self) -> Result<String, Error>;
     /// Runs it. Rows scanned and bytes made are charged to `meter` as the work happens; dropping the stream stops it everywhere.
