@@ -15,6 +15,18 @@ pub const DATA_CLASSES: [usize; 4] = [256, 1024, 4096, 16384];
 pub const DATA_MAX: usize = DATA_CLASSES[3];
 /// Records one system call may be cut into; what lies beyond is counted in `Data::total` but not copied.
 pub const DATA_RECORDS_PER_CALL: usize = 4;
+/// Bytes of one system call that are copied unless the settings say otherwise: heads always fit (servers refuse heads
+/// beyond 8-16 KiB), and a table keeps no more of a body.
+pub const CALL_BYTES_DEFAULT: u32 = 16 << 10;
+/// Bytes copied in a run of calls of one direction; beyond, only [`RUN_TAIL_BYTES`] of each call are. A download then
+/// does not flood the ring, while the next head, which starts a call after a turn of direction, is copied in full.
+pub const RUN_BYTES_DEFAULT: u32 = 64 << 10;
+/// See [`RUN_BYTES_DEFAULT`]: enough to see a head that begins a call.
+pub const RUN_TAIL_BYTES: u32 = 256;
+/// New bytes after which a connection's counts are reported at once.
+pub const STATS_BYTES: u64 = 64 << 10;
+/// Time after which, on activity, they are reported even if fewer.
+pub const STATS_NS: u64 = 250_000_000;
 /// Size of the event ring in bytes. 4 MiB lost nothing at saturation when woken at a quarter full; 8 MiB doubles the margin.
 pub const RING_BYTES: u32 = 8 << 20;
 /// The reader is woken once this much waits; otherwise it comes by itself (`READER_PERIOD_MS`).
@@ -276,7 +288,149 @@ pub struct CpuCounters {
     pub slots: [u64; counter::SLOTS],
 }
 
+/// Byte offsets of kernel struct members, found by the loader in this kernel's BTF and set as read-only globals before
+/// loading (symbol `OFFSETS`), so that one object runs on every kernel. [`Offsets::ABSENT`] marks a member that this
+/// kernel does not have.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// `sock_common.skc_family`
+    pub skc_family: u32,
+    /// `sock_common.skc_dport`
+    pub skc_dport: u32,
+    /// `sock_common.skc_num`
+    pub skc_num: u32,
+    /// `inet_sock.inet_sport`
+    pub inet_sport: u32,
+    /// `sock_common.skc_daddr`
+    pub skc_daddr: u32,
+    /// `sock_common.skc_rcv_saddr`
+    pub skc_rcv_saddr: u32,
+    /// `sock_common.skc_v6_daddr`
+    pub skc_v6_daddr: u32,
+    /// `sock_common.skc_v6_rcv_saddr`
+    pub skc_v6_rcv_saddr: u32,
+    /// `sock_common.skc_net.net`
+    pub skc_net: u32,
+    /// `sock_common.skc_state`
+    pub skc_state: u32,
+    /// `sock.sk_protocol`
+    pub sk_protocol: u32,
+    /// `sock.sk_socket`
+    pub sk_socket: u32,
+    /// `sock.sk_shutdown`
+    pub sk_shutdown: u32,
+    /// `inet_connection_sock.icsk_ulp_ops`
+    pub icsk_ulp_ops: u32,
+    /// `tcp_sock.copied_seq`
+    pub tcp_copied_seq: u32,
+    /// `tcp_sock.write_seq`
+    pub tcp_write_seq: u32,
+    /// `tcp_sock.rcv_nxt`
+    pub tcp_rcv_nxt: u32,
+    /// `net.ns.inum`
+    pub net_inum: u32,
+    /// `socket.file`
+    pub socket_file: u32,
+    /// `socket.sk`
+    pub socket_sk: u32,
+    /// `file.private_data`
+    pub file_private_data: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `inode.i_mode`
+    pub inode_mode: u32,
+    /// `task_struct.group_leader`
+    pub task_group_leader: u32,
+    /// `task_struct.start_boottime` (before 5.5 `real_start_time`)
+    pub task_start_boottime: u32,
+    /// `task_struct.pid`
+    pub task_pid: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.flags`
+    pub task_flags: u32,
+    /// `task_struct.exit_code`
+    pub task_exit_code: u32,
+    /// `task_struct.files`
+    pub task_files: u32,
+    /// `files_struct.fdt`
+    pub files_fdt: u32,
+    /// `fdtable.max_fds`
+    pub fdtable_max_fds: u32,
+    /// `fdtable.fd`
+    pub fdtable_fd: u32,
+    /// `linux_binprm.filename`
+    pub bprm_filename: u32,
+    /// `pt_regs` member with the system call's number.
+    pub regs_nr: u32,
+    /// `pt_regs.cs` on x86-64 (tells 32-bit callers), else absent.
+    pub regs_cs: u32,
+    /// `pt_regs` members with the first six arguments of a system call.
+    pub regs_args: [u32; 6],
+}
+
+impl Offsets {
+    /// This kernel has no such member; code that needs it takes its other way.
+    pub const ABSENT: u32 = u32::MAX;
+}
+
+/// Numbers of the system calls that move bytes, on this architecture (symbol `CALLS`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    pub read: u32,
+    pub write: u32,
+    pub readv: u32,
+    pub writev: u32,
+    pub recvfrom: u32,
+    pub sendto: u32,
+    pub recvmsg: u32,
+    pub sendmsg: u32,
+    pub sendfile: u32,
+    pub connect: u32,
+}
+
+/// What the loader decides (symbol `SETTINGS`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// [`ABI_VERSION`] of the loader.
+    pub abi_version: u32,
+    /// Bit `1 << protocol` for each protocol whose payload is wanted.
+    pub protocols: u32,
+    /// Most bytes of one call that are copied, at most `DATA_MAX * DATA_RECORDS_PER_CALL`.
+    pub call_bytes: u32,
+    /// See [`RUN_BYTES_DEFAULT`].
+    pub run_bytes: u32,
+    /// The reader is woken once more than this many bytes wait in the ring.
+    pub wake_bytes: u32,
+    /// Bit 0: sequence numbers are taken by an atomic add (kernel 5.12 and later).
+    pub features: u32,
+}
+
+impl Settings {
+    /// Bit of [`Settings::features`].
+    pub const ATOMIC_FETCH: u32 = 1;
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            abi_version: ABI_VERSION,
+            protocols: 1 << protocol::HTTP,
+            call_bytes: CALL_BYTES_DEFAULT,
+            run_bytes: RUN_BYTES_DEFAULT,
+            wake_bytes: RING_WAKE_BYTES,
+            features: Self::ATOMIC_FETCH,
+        }
+    }
+}
+
 const _: () = {
+    assert!(size_of::<Offsets>() == 42 * 4);
+    assert!(size_of::<Calls>() == 40);
+    assert!(size_of::<Settings>() == 24);
     assert!(size_of::<Header>() == 24);
     assert!(size_of::<Process>() == 16);
     assert!(size_of::<Data>() == 24 + 16 + 8 + 8 + 4 + 4 + 8);
@@ -288,3 +442,32 @@ const _: () = {
     assert!(size_of::<ProcExit>() == 24 + 16 + 16 + 8);
     assert!(size_of::<CpuCounters>() == 128);
 };
+
+/// Structs of integers without padding: they may be read as bytes, and bytes of the right number as them.
+///
+/// # Safety
+/// `repr(C)`, no padding, every bit pattern valid.
+pub unsafe trait Plain: Copy + 'static {}
+
+macro_rules! plain {
+    ($($name:ty),* $(,)?) => {
+        // SAFETY: each is `repr(C)`, of integers alone, and its size is asserted above to be the sum of its members.
+        $(unsafe impl Plain for $name {})*
+    };
+}
+
+plain!(
+    Header,
+    Process,
+    Data,
+    Endpoint,
+    ConnOpen,
+    ConnStats,
+    ConnClose,
+    ProcExec,
+    ProcExit,
+    CpuCounters,
+    Offsets,
+    Calls,
+    Settings
+);

@@ -1,0 +1,55 @@
+//! Per-CPU counters and sequence numbers, in an array that the unprivileged reader maps.
+
+use core::arch::asm;
+
+use aya_ebpf::{btf_maps::Array, helpers::generated::bpf_get_smp_processor_id, macros::btf_map};
+use ebpf_abi::{CPUS_MAX, CpuCounters, Settings, counter};
+
+use crate::globals::setting;
+
+const BPF_F_MMAPABLE: usize = 1 << 10;
+
+#[btf_map]
+static COUNTERS: Array<CpuCounters, { CPUS_MAX as usize }, BPF_F_MMAPABLE> = Array::new();
+
+/// The CPU we run on, as records name it.
+#[inline(always)]
+pub fn cpu() -> u32 {
+    // SAFETY: takes nothing.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
+    if cpu < CPUS_MAX { cpu } else { CPUS_MAX - 1 }
+}
+
+/// Adds to a counter of this CPU.
+#[inline(always)]
+pub fn add(slot: usize, n: u64) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(cpu()) {
+        // SAFETY: the verifier checked the pointer; `slot` is a constant below SLOTS. Only this CPU writes here; a
+        // program in an interrupt may lose us an increment of a statistic, which an atomic would cost more than it is worth.
+        unsafe {
+            let place = (&raw mut (*counters).slots).cast::<u64>().add(slot);
+            place.write(place.read() + n);
+        }
+    }
+}
+
+/// The next sequence number of this CPU.
+#[inline(always)]
+pub fn next_sequence(cpu: u32) -> u64 {
+    let Some(counters) = COUNTERS.get_ptr_mut(cpu) else { return 0 };
+    // SAFETY: as in `add`; the atomic form matters because programs in interrupts take numbers too.
+    unsafe {
+        let place = (&raw mut (*counters).slots).cast::<u64>().add(counter::RECORDS);
+        if setting!(features) & Settings::ATOMIC_FETCH != 0 {
+            let mut value = 1u64;
+            // `core::sync::atomic` does not exist for this target, though its instruction does.
+            asm!("{value} = atomic_fetch_add((u64 *)({place} + 0), {value})",
+                place = in(reg) place, value = inout(reg) value, options(nostack));
+            value
+        } else {
+            let old = place.read();
+            place.write(old + 1);
+            old
+        }
+    }
+}
