@@ -1,0 +1,5 @@
+//! The three services, each a function from a request to a response.
+
+pub mod catalog;
+pub mod checkout;
+pub mod frontend;
