@@ -1,1 +1,18 @@
-//! pem
+//! The PEM, the edge module: one per machine.
+//!
+//! ```text
+//! probes (ring) ─┐
+//! sources (/proc)├─▶ input ─▶ core ─▶ conns ─▶ protocols ─▶ pem-tables
+//! recording ─────┘              └────────────────────────────▶
+//! ```
+//!
+//! Everything that enters the tables is an [`input::Input`]; [`core::Core`] is pure, so a recording of the inputs replays
+//! to the same tables.
+pub mod conns;
+pub mod core;
+pub mod input;
+pub mod protocols;
+pub mod recording;
+pub mod upid;
+pub mod metadata;
+pub mod sources;

@@ -1,0 +1,333 @@
+//! The deterministic core: inputs in, rows out.
+//!
+//! It reads no clock, does no IO and has no randomness; nothing in it is iterated in an order that differs from run to
+//! run. The same inputs give the same bytes in the tables, which is what replay and most tests rest on.
+
+pub mod loss;
+pub mod machine;
+mod processes;
+pub mod record;
+mod sequence;
+pub mod sink;
+
+#[cfg(test)]
+mod tests;
+
+use ebpf_abi::{CPUS_MAX, counter};
+use pem_tables::{Store, Value};
+
+use self::loss::{Ledger, Source};
+use self::machine::Machine;
+use self::processes::Processes;
+use self::record::Record;
+use self::sequence::Sequences;
+use self::sink::Sink;
+use crate::conns::{Conns, Outside};
+use crate::input::{AgentError, AgentSample, Input, Loss, NetworkSample, ProbeStatus, ProcessSample};
+use crate::protocols::{PROTOCOLS, Rows, Settings};
+
+/// How often sums (`conn_stats`, `data_loss`, changed processes) become rows, as Pixie pushes.
+const TELL_NS: u64 = 1_000_000_000;
+
+/// How the core is set up.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// For the parsers.
+    pub settings: Settings,
+    /// Name of this agent in `data_loss`; empty takes the host's name.
+    pub agent: String,
+    /// Connections tracked at most; `None` for [`crate::conns::CONNECTIONS_MAX`].
+    pub connections_max: Option<usize>,
+}
+
+/// The core of an agent: owns the writers of its tables.
+pub struct Core {
+    config: Config,
+    machine: Option<Machine>,
+    conns: Conns,
+    processes: Processes,
+    sequences: Sequences,
+    ledger: Ledger,
+    /// By CPU: the counters as last given.
+    counters: Vec<[u64; counter::SLOTS]>,
+    events: u64,
+    told_ns: Option<u64>,
+    /// By protocol.
+    protocol_rows: Vec<Sink>,
+    tables: Tables,
+}
+
+struct Tables {
+    conn_stats: Sink,
+    process_stats: Sink,
+    network_stats: Sink,
+    proc_exit_events: Sink,
+    probe_status: Sink,
+    agent_errors: Sink,
+    data_loss: Sink,
+    processes: Sink,
+    agent_stats: Sink,
+}
+
+impl Tables {
+    fn all(&mut self) -> [&mut Sink; 9] {
+        [
+            &mut self.conn_stats,
+            &mut self.process_stats,
+            &mut self.network_stats,
+            &mut self.proc_exit_events,
+            &mut self.probe_status,
+            &mut self.agent_errors,
+            &mut self.data_loss,
+            &mut self.processes,
+            &mut self.agent_stats,
+        ]
+    }
+}
+
+/// Reasons in `data_loss` for the kernel's counters: which slot, its reason, and the slot of its bytes.
+const KERNEL_LOSSES: &[(usize, &str, Option<usize>)] = &[
+    (counter::LOST_RING_FULL, "ring_full", Some(counter::LOST_RING_BYTES)),
+    (counter::LOST_FAULT, "payload_fault", None),
+    (counter::LOST_NO_STATE, "no_connection_state", None),
+];
+
+impl Core {
+    /// A core that writes to the tables of `store`, whose writers it takes.
+    pub fn new(config: Config, store: &Store) -> Self {
+        let sink = |table| Sink::new(store, table);
+        Self {
+            machine: None,
+            conns: config.connections_max.map_or_else(Conns::default, Conns::bounded),
+            processes: Processes::default(),
+            sequences: Sequences::default(),
+            ledger: Ledger::default(),
+            counters: Vec::new(),
+            events: 0,
+            told_ns: None,
+            protocol_rows: PROTOCOLS.iter().map(|protocol| sink(protocol.table.name)).collect(),
+            tables: Tables {
+                conn_stats: sink("conn_stats"),
+                process_stats: sink("process_stats"),
+                network_stats: sink("network_stats"),
+                proc_exit_events: sink("proc_exit_events"),
+                probe_status: sink("probe_status"),
+                agent_errors: sink("stirling_error"),
+                data_loss: sink("data_loss"),
+                processes: sink("processes"),
+                agent_stats: sink("agent_stats"),
+            },
+            config,
+        }
+    }
+
+    /// Takes one input.
+    pub fn apply(&mut self, input: Input<'_>) {
+        if let Input::Clock(clock) = &input {
+            self.machine = Some(Machine::new(clock));
+            return;
+        }
+        // The machine is lent out to the arms, which borrow the rest of the core.
+        let Some(machine) = self.machine.take() else {
+            let bytes = if let Input::Record(bytes) = input { bytes.len() as u64 } else { 0 };
+            return self.ledger.add(Source::Ring, "", "before_first_clock", 1, bytes);
+        };
+        match input {
+            Input::Clock(_) => {}
+            Input::Record(bytes) => self.record(&machine, bytes),
+            Input::Process(process) => {
+                self.processes.learn(&machine, *process, &mut self.ledger, &mut self.tables.processes);
+            }
+            Input::ProcessGone { time_ns, pid, start_ticks } => {
+                self.processes.gone(&machine, pid, start_ticks, time_ns, &mut self.tables.processes);
+            }
+            Input::ProcessSample(sample) => process_sample(&machine, &sample, &mut self.tables.process_stats),
+            Input::NetworkSample(sample) => network_sample(&machine, &sample, &mut self.tables.network_stats),
+            Input::ProbeStatus(status) => probe_status(&machine, &status, &mut self.tables.probe_status),
+            Input::Loss(loss) => self.loss(&loss),
+            Input::AgentError(error) => agent_error(&machine, &error, &mut self.tables.agent_errors),
+            Input::AgentSample(sample) => self.agent_sample(&machine, &sample),
+            Input::Tick { now_ns } => self.tick(&machine, now_ns),
+        }
+        self.machine = Some(machine);
+    }
+
+    /// Connections tracked now.
+    pub fn connections(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Rows appended to all tables since the start.
+    pub fn rows_appended(&mut self) -> u64 {
+        let protocols: u64 = self.protocol_rows.iter().map(Sink::appended).sum();
+        protocols + self.tables.all().iter().map(|sink| sink.appended()).sum::<u64>()
+    }
+
+    fn record(&mut self, machine: &Machine, bytes: &[u8]) {
+        self.events += 1;
+        let (header, record) = match record::decode(bytes) {
+            Ok(decoded) => decoded,
+            Err(_) => return self.ledger.add(Source::Ring, "", "malformed_record", 1, bytes.len() as u64),
+        };
+        self.sequences.note(header.cpu, header.seq);
+        let mut out = Outside {
+            machine,
+            settings: &self.config.settings,
+            rows: &mut self.protocol_rows,
+            ledger: &mut self.ledger,
+        };
+        match record {
+            Record::Data(data, payload) => self.conns.data(&mut out, &data, payload),
+            Record::ConnOpen(open) => self.conns.open(&mut out, &open),
+            Record::ConnClose(close) => self.conns.close(&mut out, &close),
+            Record::ConnStats(stats) => self.conns.stats(&mut out, &stats),
+            Record::ProcExec(filename, exec) => {
+                self.processes.exec(machine, &exec, filename, &mut self.ledger, &mut self.tables.processes);
+            }
+            Record::ProcExit(exit) => {
+                self.tables.proc_exit_events.append(&[
+                    Value::Time(machine.epoch_ns(exit.header.time_ns)),
+                    Value::U128(machine.upid(exit.process).as_u128()),
+                    Value::Int(if exit.signal == 0 { exit.exit_code as i64 } else { -1 }),
+                    Value::Int(if exit.signal == 0 { -1 } else { exit.signal as i64 }),
+                    Value::Str(&record::text(&exit.comm)),
+                ]);
+                self.processes.exit(machine, &exit, &mut self.tables.processes);
+            }
+        }
+    }
+
+    /// The kernel's counters run since the programs were loaded, and so do ours: what was lost while no agent read the
+    /// ring is told by the first agent that does.
+    fn loss(&mut self, loss: &Loss) {
+        let index = loss.cpu as usize;
+        if index >= CPUS_MAX as usize {
+            return;
+        }
+        if self.counters.len() <= index {
+            self.counters.resize(index + 1, [0; counter::SLOTS]);
+        }
+        let Some(before) = self.counters.get_mut(index) else { return };
+        let grown = |slot: usize| {
+            let at = |slots: &[u64; counter::SLOTS]| slots.get(slot).copied().unwrap_or(0);
+            at(&loss.slots).saturating_sub(at(before))
+        };
+        for &(slot, reason, bytes_slot) in KERNEL_LOSSES {
+            let (events, bytes) = (grown(slot), bytes_slot.map_or(0, grown));
+            if events + bytes > 0 {
+                self.ledger.add(Source::Ring, "", reason, events, bytes);
+            }
+        }
+        *before = loss.slots;
+        let unexplained = self.sequences.unexplained(loss.cpu, loss.slots[counter::LOST_RING_FULL]);
+        if unexplained > 0 {
+            self.ledger.add(Source::Ring, "", "sequence_gap", unexplained, 0);
+        }
+    }
+
+    fn agent_sample(&mut self, machine: &Machine, sample: &AgentSample) {
+        let reads = sample.component == "pem";
+        let lost: u64 = self.counters.iter().map(|slots| slots[counter::LOST_RING_FULL]).sum();
+        let rows = self.rows_appended();
+        let if_reads = |n: u64| Value::Int(if reads { n as i64 } else { 0 });
+        self.tables.agent_stats.append(&[
+            Value::Time(machine.epoch_ns(sample.time_ns)),
+            Value::Str(&sample.component),
+            Value::Int(sample.cpu_ns as i64),
+            Value::Int(sample.rss_bytes as i64),
+            Value::Int(sample.ring_bytes_waiting as i64),
+            if_reads(self.events),
+            if_reads(lost),
+            if_reads(rows),
+        ]);
+    }
+
+    fn tick(&mut self, machine: &Machine, now_ns: u64) {
+        let now = machine.epoch_ns(now_ns);
+        let mut out = Outside {
+            machine,
+            settings: &self.config.settings,
+            rows: &mut self.protocol_rows,
+            ledger: &mut self.ledger,
+        };
+        self.conns.tick(&mut out, now_ns, |upid| self.processes.ended(upid));
+        let told_ns = *self.told_ns.get_or_insert(now_ns);
+        if now_ns.saturating_sub(told_ns) >= TELL_NS {
+            self.told_ns = Some(now_ns);
+            self.conns.tell(&mut out, now_ns, &mut self.tables.conn_stats);
+            self.processes.tell(machine, now_ns, &mut self.tables.processes);
+            let agent = if self.config.agent.is_empty() { &machine.hostname } else { &self.config.agent };
+            for entry in self.ledger.drain() {
+                self.tables.data_loss.append(&[
+                    Value::Time(now),
+                    Value::Str(agent),
+                    Value::Str(entry.source.name()),
+                    Value::Str(entry.table),
+                    Value::Str(entry.reason),
+                    Value::Int(entry.events as i64),
+                    Value::Int(entry.bytes as i64),
+                ]);
+            }
+        }
+        for sink in self.protocol_rows.iter_mut().chain(self.tables.all()) {
+            sink.publish(now, &mut self.ledger);
+        }
+    }
+}
+
+fn process_sample(machine: &Machine, sample: &ProcessSample, rows: &mut dyn Rows) {
+    let upid = crate::upid::Upid::new(machine.asid, sample.pid, sample.start_ticks);
+    rows.append(&[
+        Value::Time(machine.epoch_ns(sample.time_ns)),
+        Value::U128(upid.as_u128()),
+        Value::Int(sample.major_faults as i64),
+        Value::Int(sample.minor_faults as i64),
+        Value::Int(sample.cpu_utime_ns as i64),
+        Value::Int(sample.cpu_ktime_ns as i64),
+        Value::Int(sample.num_threads as i64),
+        Value::Int(sample.vsize_bytes as i64),
+        Value::Int(sample.rss_bytes as i64),
+        Value::Int(sample.rchar_bytes as i64),
+        Value::Int(sample.wchar_bytes as i64),
+        Value::Int(sample.read_bytes as i64),
+        Value::Int(sample.write_bytes as i64),
+    ]);
+}
+
+fn network_sample(machine: &Machine, sample: &NetworkSample, rows: &mut dyn Rows) {
+    rows.append(&[
+        Value::Time(machine.epoch_ns(sample.time_ns)),
+        Value::Str(&sample.pod_id),
+        Value::Int(sample.rx_bytes as i64),
+        Value::Int(sample.rx_packets as i64),
+        Value::Int(sample.rx_errors as i64),
+        Value::Int(sample.rx_drops as i64),
+        Value::Int(sample.tx_bytes as i64),
+        Value::Int(sample.tx_packets as i64),
+        Value::Int(sample.tx_errors as i64),
+        Value::Int(sample.tx_drops as i64),
+    ]);
+}
+
+fn probe_status(machine: &Machine, status: &ProbeStatus, rows: &mut dyn Rows) {
+    rows.append(&[
+        Value::Time(machine.epoch_ns(status.time_ns)),
+        Value::U128(machine.agent.as_u128()),
+        Value::Str(&status.source_connector),
+        Value::Str(&status.tracepoint),
+        Value::Int(status.status),
+        Value::Str(&status.error),
+        Value::Str(&status.info),
+    ]);
+}
+
+fn agent_error(machine: &Machine, error: &AgentError, rows: &mut dyn Rows) {
+    rows.append(&[
+        Value::Time(machine.epoch_ns(error.time_ns)),
+        Value::U128(machine.agent.as_u128()),
+        Value::Str(&error.source_connector),
+        Value::Int(error.status),
+        Value::Str(&error.error),
+        Value::Str(&error.context),
+    ]);
+}

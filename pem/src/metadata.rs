@@ -1,0 +1,3 @@
+//! What the places where a process lives say of it.
+
+pub mod cgroup;
