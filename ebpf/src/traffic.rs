@@ -27,6 +27,8 @@ const RCV_SHUTDOWN: u8 = 1;
 /// Pieces of a caller's buffer list that are walked for one call, turns that end a record included. nginx sends a
 /// proxied response in three to six pieces.
 const PIECES_PER_CALL: usize = 24 + DATA_RECORDS_PER_CALL;
+/// Pieces that are looked through for the first eight bytes: enough for one byte each, and some empty ones.
+const LOOK_PIECES: usize = 12;
 /// Calls of a connection that are looked at one after the other while its protocol is not known; two calls of each
 /// direction tell a connection that we saw from its beginning, the rest is for those we met in the middle of a body.
 const LOOKS_FIRST: u16 = 32;
@@ -79,6 +81,50 @@ impl Forgotten {
         // SAFETY: a reference is valid.
         unsafe { (&raw mut self.0).write_volatile(value) }
     }
+}
+
+impl Walk {
+    #[inline(always)]
+    fn begin(&mut self, source: &Source, want: u64) {
+        self.address.set(source.address);
+        self.piece.set(source.left);
+        self.iovs.set(source.iovs);
+        self.iov_count.set(source.iov_count);
+        self.want.set(want);
+    }
+
+    /// Where the next bytes are; there may be none in this piece, only in the one after.
+    #[inline(always)]
+    fn next_piece(&mut self) -> Option<u64> {
+        if self.piece.get() == 0 {
+            let mut source = Source { address: 0, left: 0, iovs: self.iovs.get(), iov_count: self.iov_count.get() };
+            if !source.next() {
+                return None;
+            }
+            self.address.set(source.address);
+            self.piece.set(source.left);
+            self.iovs.set(source.iovs);
+            self.iov_count.set(source.iov_count);
+        }
+        Some(self.address.get())
+    }
+
+    /// `taken` bytes at `address` are done.
+    #[inline(always)]
+    fn take(&mut self, address: u64, taken: u64, want: u64) {
+        self.want.set(want - taken);
+        self.address.set(address + taken);
+        let piece = self.piece.get();
+        self.piece.set(piece - taken);
+    }
+}
+
+/// This CPU's element for a direction.
+#[inline(always)]
+fn scratch<const DIRECTION: u8>() -> Option<&'static mut Scratch> {
+    let index = 2 * counters::cpu() + (DIRECTION - 1) as u32;
+    // SAFETY: checked by the verifier; nobody else uses this element while we run.
+    SCRATCH.get_ptr_mut(index).map(|scratch| unsafe { &mut *scratch })
 }
 
 /// One per CPU and direction (programs of different directions may preempt one another on newer kernels); the loader
@@ -294,43 +340,25 @@ fn infer<const DIRECTION: u8>(conn: &mut Conn, source: &Option<Source>, total: u
         return 0;
     }
     conn.looks = if looks == u16::MAX { LOOKS_FIRST } else { looks + 1 };
-    let Some(mut source) = *source else { return 0 };
-    let (mut word, mut count) = (0u64, 0u32);
+    let Some(source) = *source else { return 0 };
+    let Some(scratch) = scratch::<DIRECTION>() else { return 0 };
+    let walk = &mut scratch.walk;
+    walk.begin(&source, total as u64);
+    // Here `fill` counts the bytes looked at, and `left` holds them.
     if earlier != 0 && earlier < LOOK_BYTES {
-        word = conn.held;
-        count = earlier;
+        walk.fill.set(earlier as u64);
+        walk.left.set(conn.held);
+    } else {
+        walk.fill.set(0);
+        walk.left.set(0);
     }
-    // Three pieces are enough for any head that was seen; a longer list of tiny ones is found at its next call.
-    let mut left = total;
-    for _ in 0..3 {
-        if source.left == 0 && !source.next() {
-            break;
-        }
-        let mut piece = LOOK_BYTES - (count & (LOOK_BYTES - 1));
-        if source.left < piece as u64 {
-            piece = source.left as u32;
-        }
-        if left < piece {
-            piece = left;
-        }
-        let mut bytes = 0u64;
-        let piece = opaque(piece as u64) as u32;
-        if piece > LOOK_BYTES {
-            break;
-        }
-        // SAFETY: at most eight bytes into a local of eight.
-        if unsafe { bpf_probe_read_user((&raw mut bytes).cast(), piece, source.address as *const _) } != 0 {
-            break;
-        }
-        word |= bytes << (8 * (count & 7));
-        count += piece;
-        left -= piece;
-        source.left = 0;
-        if count >= LOOK_BYTES || left == 0 {
+    for _ in 0..LOOK_PIECES {
+        if !look_step(walk) {
             break;
         }
     }
-    if count == 0 {
+    let (word, count) = (walk.left.get(), walk.fill.get() as u32);
+    if count == 0 || count > LOOK_BYTES {
         return 0;
     }
     let look = http::look(word, count);
@@ -355,16 +383,43 @@ fn infer<const DIRECTION: u8>(conn: &mut Conn, source: &Option<Source>, total: u
     earlier
 }
 
+/// Takes some more of the first bytes of a call; false when there are no more or they suffice.
+#[inline(always)]
+fn look_step(walk: &mut Walk) -> bool {
+    let (count, want) = (walk.fill.get(), walk.want.get());
+    if want == 0 || count >= LOOK_BYTES as u64 {
+        return false;
+    }
+    let Some(at) = walk.next_piece() else { return false };
+    let mut piece = walk.piece.get();
+    if piece > want {
+        piece = want;
+    }
+    if piece > LOOK_BYTES as u64 - count {
+        piece = LOOK_BYTES as u64 - count;
+    }
+    let piece = opaque(piece);
+    if piece > LOOK_BYTES as u64 {
+        return false;
+    }
+    let mut bytes = 0u64;
+    // SAFETY: at most eight bytes into a local of eight.
+    if unsafe { bpf_probe_read_user((&raw mut bytes).cast(), piece as u32, at as *const _) } != 0 {
+        return false;
+    }
+    walk.left.set(walk.left.get() | bytes << (8 * (count & 7)));
+    walk.fill.set(count + piece);
+    walk.take(at, piece, want);
+    true
+}
+
 /// Copies the payload of a call into as many records as it takes.
 #[inline(always)]
 fn copy<const DIRECTION: u8>(conn: &mut Conn, source: Option<Source>, total: u32, place: &Place, held: u32, now: u64) {
-    let index = 2 * counters::cpu() + (DIRECTION - 1) as u32;
-    let Some(scratch) = SCRATCH.get_ptr_mut(index) else {
+    let Some(scratch) = scratch::<DIRECTION>() else {
         counters::add(counter::LOST_NO_STATE, 1);
         return;
     };
-    // SAFETY: checked by the verifier; nobody else uses this element while we run.
-    let scratch = unsafe { &mut *scratch };
     let exact = if place.exact { data_flags::POS_EXACT } else { 0 };
     scratch.head.process = conn.owner;
     scratch.head.conn_id = conn.id;
@@ -396,12 +451,8 @@ fn copy<const DIRECTION: u8>(conn: &mut Conn, source: Option<Source>, total: u32
         counters::add(counter::BYTES_OVER_CAP, (total - want) as u64);
     }
     let walk = &mut scratch.walk;
-    walk.address.set(source.address);
-    walk.piece.set(source.left);
-    walk.iovs.set(source.iovs);
-    walk.iov_count.set(source.iov_count);
+    walk.begin(&source, want as u64);
     walk.fill.set(0);
-    walk.want.set(want as u64);
     walk.pos.set(place.pos);
     walk.left.set(total as u64);
     for _ in 0..PIECES_PER_CALL {
@@ -448,23 +499,8 @@ fn step(scratch: &mut Scratch) -> Step {
     if fill >= DATA_MAX as u64 {
         return Step::Full;
     }
+    let Some(address) = walk.next_piece() else { return Step::Done };
     let mut piece = walk.piece.get();
-    if piece == 0 {
-        let mut source = Source { address: 0, left: 0, iovs: walk.iovs.get(), iov_count: walk.iov_count.get() };
-        if !source.next() {
-            return Step::Done;
-        }
-        walk.address.set(source.address);
-        walk.piece.set(source.left);
-        walk.iovs.set(source.iovs);
-        walk.iov_count.set(source.iov_count);
-        piece = source.left;
-        if piece == 0 {
-            return Step::Again;
-        }
-    }
-    let address = walk.address.get();
-    let whole = piece;
     if piece > want {
         piece = want;
     }
@@ -487,9 +523,7 @@ fn step(scratch: &mut Scratch) -> Step {
     }
     let walk = &mut scratch.walk;
     walk.fill.set(at + piece);
-    walk.want.set(want - piece);
-    walk.address.set(address + piece);
-    walk.piece.set(whole - piece);
+    walk.take(address, piece, want);
     Step::Again
 }
 
