@@ -1,3 +1,71 @@
+//! What Pyxis itself costs, what it lost, and what its probes are doing.
+
 use pyxis_sdk::prelude::*;
+
 pyxis_sdk::script!(run);
-fn run(_: Args) -> Result<()> { table("http_events")?.display("x") }
+
+fn run(args: Args) -> Result<()> {
+    cost()?.display("cost")?;
+    loss()?.display("loss")?;
+    probes(args.boolean("all-probes")?)?.display("probes")
+}
+
+fn cost() -> Result<Frame> {
+    let grown = |column: &str| format!("max({column}) - min({column})");
+    let per_second = |column: &str, name: &str| {
+        expr(format!("CAST({column} AS DOUBLE) / nullif(CAST(over_ns AS DOUBLE) / 1e9, 0)")).named(name)
+    };
+    table("agent_stats")?
+        .with_columns([expr("CAST(time_ AS BIGINT)").named("at")])?
+        .aggregate(
+            [col("component")],
+            [
+                expr(grown("at")).named("over_ns"),
+                expr(grown("cpu_ns")).named("cpu_ns"),
+                expr(grown("events")).named("events_grown"),
+                expr(grown("rows_appended")).named("rows_grown"),
+                expr(grown("events_lost")).named("lost"),
+                expr("last_value(rss_bytes ORDER BY time_)").named("memory"),
+                expr("last_value(ring_bytes_waiting ORDER BY time_)").named("ring_waiting"),
+            ],
+        )?
+        .select([
+            col("component").named("component"),
+            expr("CAST(cpu_ns AS DOUBLE) / nullif(over_ns, 0)").named("cpu"),
+            col("memory").named("memory"),
+            col("ring_waiting").named("ring_waiting"),
+            per_second("events_grown", "events"),
+            col("lost").named("lost"),
+            per_second("rows_grown", "rows"),
+        ])?
+        .sort([asc("component")])
+}
+
+fn loss() -> Result<Frame> {
+    table("data_loss")?
+        .aggregate(
+            [
+                col("agent").named("agent"),
+                col("table_name").named("table"),
+                col("source").named("source"),
+                col("reason").named("reason"),
+            ],
+            [sum("events").named("events"), sum("bytes").named("bytes"), max("time_").named("last")],
+        )?
+        .sort([desc("events"), asc("reason")])
+}
+
+fn probes(all: bool) -> Result<Frame> {
+    // A probe's state is written when it changes, which may be long before the range.
+    Frame::of_range("probe_status", 0..clock::range_ns().end)?
+        .aggregate(
+            [col("source_connector").named("connector"), col("tracepoint").named("probe")],
+            [
+                expr("last_value(status ORDER BY time_)").named("status"),
+                expr("last_value(error ORDER BY time_)").named("error"),
+                max("time_").named("since"),
+            ],
+        )?
+        .filter_some((!all).then(|| col("status").ne(0)))?
+        .sort([asc("probe")])
+}

@@ -9,7 +9,7 @@ use crate::bindings::pyxis::script::types as wit;
 /// let slow = col("latency").gt(10_000_000).and(col("req_path").like("/api/%"));
 /// assert_eq!(slow.sql(), r#"(("latency" > 10000000) AND ("req_path" LIKE '/api/%'))"#);
 /// assert_eq!(col("comm").eq("o'neill").sql(), r#"("comm" = 'o''neill')"#);
-/// assert_eq!(quantile("latency", 0.99).sql(), "approx_percentile_cont(0.99) WITHIN GROUP (ORDER BY latency)");
+/// assert_eq!(quantile("latency", 0.99).sql(), "quantile(latency, 0.99)");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expr(String);
@@ -79,9 +79,9 @@ pub fn max(of: impl Into<Expr>) -> Expr {
     call("max(", of)
 }
 
-/// The value that a share `q` (0 to 1) of values does not exceed, from a mergeable sketch.
+/// The value that a share `q` (0 to 1) of values does not exceed, within 1 % of it, from a sketch that merges across nodes.
 pub fn quantile(of: impl Into<Expr>, q: f64) -> Expr {
-    Expr(format!("approx_percentile_cont({q}) WITHIN GROUP (ORDER BY {})", of.into().0))
+    Expr(format!("quantile({}, {q:?})", of.into().0))
 }
 
 /// Smallest first, nulls last.
@@ -348,6 +348,13 @@ impl From<(&str, &str)> for Named {
 impl From<Named> for wit::Named {
     fn from(named: Named) -> Self {
         Self { name: named.name, expr: named.expr }
+    }
+}
+
+impl Named {
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 }
 

@@ -71,6 +71,7 @@ pub mod frame;
 pub mod log;
 #[doc(hidden)]
 pub mod script;
+pub mod services;
 
 pub use args::Args;
 pub use batch::{Batch, Rows};
@@ -86,7 +87,7 @@ pub use frame::{Frame, inline, sql, table, tables, view};
 pub mod prelude {
     pub use crate::{
         Args, Batch, Columns, Error, Expr, Frame, JoinKind, Named, Result, Scalar, SortKey, asc, avg, clock, col,
-        count, count_distinct, count_where, debug, desc, error, expr, fail, failed, info, lit, max, min, quantile, sql,
-        sum, table, trace, warn,
+        count, count_distinct, count_where, debug, desc, error, expr, fail, failed, info, lit, max, min, quantile,
+        services, sql, sum, table, trace, warn,
     };
 }

@@ -1,0 +1,206 @@
+//! What may become a script: checked on the bytes, before anything is compiled.
+
+use host_manifest::{Manifest, section};
+use sha2::{Digest, Sha256};
+use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload, Validator, WasmFeatures};
+
+use crate::error::Error;
+
+/// Largest component. Python components, the largest there are, have 18 MiB.
+pub const COMPONENT_BYTES_MAX: usize = 32 << 20;
+
+/// Functions of a component and bytes of one function's code: together with the size they bound what compiling takes until it
+/// moves to a process of its own. Python has 20,000 functions; the longest, an interpreter's loop, 120 KiB.
+const FUNCTIONS_MAX: usize = 100_000;
+const FUNCTION_BYTES_MAX: usize = 1 << 20;
+
+/// Where our interfaces live; a component may import these and nothing else.
+const PACKAGE: &str = "pyxis:script/";
+/// Version of the contract. A newer minor one may have what we have not.
+const VERSION: (u64, u64) = (0, 1);
+const INTERFACES: &[&str] = &["types", "tables", "batches", "output", "params", "log", "clock"];
+
+/// WebAssembly that guests may use: what the compilers of the languages we support emit by default, and nothing that is young
+/// (GC, exceptions, threads, memory64) or nondeterministic (relaxed SIMD).
+const FEATURES: WasmFeatures = WasmFeatures::WASM1
+    .union(WasmFeatures::MULTI_VALUE)
+    .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::REFERENCE_TYPES)
+    .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::SIMD)
+    .union(WasmFeatures::COMPONENT_MODEL);
+
+/// What a component says about itself, without running it.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// `sha256:<hex>` of the bytes.
+    pub digest: String,
+    /// Size.
+    pub bytes: usize,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Names of what it imports.
+    pub imports: Vec<String>,
+    /// Names of what it exports.
+    pub exports: Vec<String>,
+}
+
+/// `sha256:<hex>` of the bytes.
+pub fn digest(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+/// Checks all that can be checked without compiling. The types of imports and exports are checked when the component is linked.
+pub fn inspect(bytes: &[u8]) -> Result<Inspection, Error> {
+    is_component(bytes)?;
+    let mut validator = Validator::new_with_features(FEATURES);
+    validator.validate_all(bytes).map_err(|e| {
+        refuse(
+            format!("the component is not valid: {}", e.message()),
+            "rebuild it; the file may be damaged, or use WebAssembly features that are not allowed here",
+        )
+    })?;
+    let found = walk(bytes).map_err(|e| refuse(format!("the component is not valid: {e}"), "rebuild it"))?;
+    if found.functions > FUNCTIONS_MAX {
+        return Err(refuse(
+            format!("the component has {} functions, at most {FUNCTIONS_MAX} are allowed", found.functions),
+            "split the plugin",
+        ));
+    }
+    if found.function_bytes > FUNCTION_BYTES_MAX {
+        return Err(refuse(
+            format!(
+                "the component has a function of {} bytes of code, at most {FUNCTION_BYTES_MAX} are allowed",
+                found.function_bytes
+            ),
+            "large tables belong into data, not code",
+        ));
+    }
+    if let Some(import) = found.imports.iter().find(|name| !allowed(name)) {
+        let hint = if import.starts_with("wasi:") {
+            "scripts have no WASI: build for wasm32-unknown-unknown, as `px plugin build` does"
+        } else if import.starts_with(PACKAGE) {
+            "it was built for another version of the contract; rebuild it with this version's SDK"
+        } else {
+            "a script can import the interfaces of pyxis:script and nothing else"
+        };
+        return Err(refuse(
+            format!("the component imports `{import}`, which the world {} does not have", host_manifest::WORLD),
+            hint,
+        ));
+    }
+    if !found.exports.iter().any(|(name, kind)| name == "run" && *kind == ComponentExternalKind::Func) {
+        let has = found.exports.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        return Err(refuse(
+            format!(
+                "the component does not export `run`, so it is no script (it exports {})",
+                if has.is_empty() { "nothing" } else { &has }
+            ),
+            "a Rust script calls `pyxis_sdk::script!(run)`; other languages export `run` of the world pyxis:script/script",
+        ));
+    }
+    let manifest = match found.manifest {
+        Some(json) => Manifest::from_json(&json).map_err(|e| Error::Invalid {
+            message: format!("the component's manifest: {}", e.message),
+            hint: e.hint,
+            position: None,
+        })?,
+        None => {
+            return Err(refuse(
+                "the component has no manifest".into(),
+                "build it with `px plugin build`, which puts plugin.toml in",
+            ));
+        }
+    };
+    Ok(Inspection {
+        digest: digest(bytes),
+        bytes: bytes.len(),
+        manifest,
+        imports: found.imports,
+        exports: found.exports.into_iter().map(|(name, _)| name).collect(),
+    })
+}
+
+fn refuse(message: String, hint: &str) -> Error {
+    Error::Invalid { message, hint: Some(hint.into()), position: None }
+}
+
+fn is_component(bytes: &[u8]) -> Result<(), Error> {
+    if bytes.len() > COMPONENT_BYTES_MAX {
+        return Err(refuse(
+            format!("the component has {} bytes, at most {COMPONENT_BYTES_MAX} are allowed", bytes.len()),
+            "strip debug information (strip = \"debuginfo\")",
+        ));
+    }
+    if Parser::is_component(bytes) {
+        return Ok(());
+    }
+    let (what, hint) = if Parser::is_core_wasm(bytes) {
+        ("a core WebAssembly module", "make a component of it: `px plugin build`, or `wasm-tools component new`")
+    } else if bytes.is_empty() {
+        ("an empty file", "give a component, as `px plugin build` writes it")
+    } else if bytes.starts_with(b"\0asm") {
+        ("WebAssembly of an unknown version", "rebuild it with current tools")
+    } else if bytes.starts_with(b"\x7fELF") {
+        ("a program for this machine", "compile for wasm32-unknown-unknown, as `px plugin build` does")
+    } else if bytes[..bytes.len().min(512)].is_ascii() && std::str::from_utf8(bytes).is_ok() {
+        ("a text", "give a component; a Rust plugin's folder is built with `px plugin build`, SQL is run with `px sql`")
+    } else {
+        ("neither WebAssembly nor text", "give a component, as `px plugin build` writes it")
+    };
+    Err(refuse(format!("this is not a component but {what}"), hint))
+}
+
+#[derive(Default)]
+struct Found {
+    imports: Vec<String>,
+    exports: Vec<(String, ComponentExternalKind)>,
+    manifest: Option<Vec<u8>>,
+    functions: usize,
+    function_bytes: usize,
+}
+
+fn walk(bytes: &[u8]) -> Result<Found, wasmparser::BinaryReaderError> {
+    let mut found = Found::default();
+    // Sections of nested components and modules come in between those of the outermost one.
+    let mut depth = 0usize;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload? {
+            Payload::Version { encoding: Encoding::Component | Encoding::Module, .. } => depth += 1,
+            Payload::End(_) => depth -= 1,
+            Payload::ComponentImportSection(imports) if depth == 1 => {
+                for import in imports {
+                    found.imports.push(import?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(exports) if depth == 1 => {
+                for export in exports {
+                    let export = export?;
+                    found.exports.push((export.name.name.to_owned(), export.kind));
+                }
+            }
+            Payload::CustomSection(custom) if depth == 1 && custom.name() == section::NAME => {
+                found.manifest = Some(custom.data().to_vec());
+            }
+            Payload::CodeSectionEntry(body) => {
+                found.functions += 1;
+                found.function_bytes = found.function_bytes.max(body.range().len());
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn allowed(import: &str) -> bool {
+    let Some((interface, version)) = import.strip_prefix(PACKAGE).and_then(|rest| rest.split_once('@')) else {
+        return false;
+    };
+    let mut numbers = version.splitn(3, '.').map(|n| n.parse::<u64>().ok());
+    INTERFACES.contains(&interface)
+        && numbers.next() == Some(Some(VERSION.0))
+        && numbers.next() == Some(Some(VERSION.1))
+}

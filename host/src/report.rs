@@ -1,0 +1,137 @@
+//! How a run ended.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use wasmtime::{Trap, WasmBacktrace};
+
+use crate::bindings::pyxis::script::types;
+use crate::convert;
+use crate::error::{Error, Exhausted};
+use crate::meter::Meter;
+use crate::run::Control;
+use crate::state::Stop;
+
+/// Frames of the guest told with a trap.
+const FRAMES_MAX: usize = 12;
+
+/// How a run ended, and what it used. What was displayed and emitted until then holds, whatever the result.
+#[derive(Clone, Debug)]
+pub struct RunReport {
+    /// The script's own result, or what ended it.
+    pub result: Result<(), Error>,
+    /// Processor time of the guest.
+    pub guest_cpu_ns: u64,
+    /// Processor time of calls into the host on its behalf (planning); counts against the same budget.
+    pub host_cpu_ns: u64,
+    /// Most memory it had at once.
+    pub memory_peak: u64,
+    /// Calls into the host.
+    pub host_calls: u64,
+    /// From the first step to a guest ready to be called.
+    pub instantiate_ns: u64,
+    /// From being asked to the report.
+    pub total_ns: u64,
+    /// Output tables that were cut at the output budget.
+    pub truncated: Vec<String>,
+    /// Log lines dropped at the log budget.
+    pub logs_dropped: u64,
+    /// Instructions used, on a runtime that counts them.
+    pub fuel_used: Option<u64>,
+}
+
+impl RunReport {
+    /// Whether a budget cut something or ended the run.
+    pub fn exhausted(&self) -> Option<Exhausted> {
+        match &self.result {
+            Err(Error::Exhausted(which)) => Some(*which),
+            _ if !self.truncated.is_empty() => Some(Exhausted::Output),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn new(result: Result<(), Error>, control: &Control, meter: &Meter, fuel: bool, total_ns: u64) -> Self {
+        let host_cpu_ns = control.host_ns.load(Ordering::Relaxed);
+        let guest_cpu_ns = control.thread_ns().saturating_sub(host_cpu_ns);
+        meter.guest_cpu_ns.store(guest_cpu_ns, Ordering::Relaxed);
+        let marks = control.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        Self {
+            result,
+            guest_cpu_ns,
+            host_cpu_ns,
+            memory_peak: meter.memory_peak_bytes.load(Ordering::Relaxed),
+            host_calls: meter.host_calls.load(Ordering::Relaxed),
+            instantiate_ns: control.instantiate_ns.load(Ordering::Relaxed),
+            total_ns,
+            truncated: marks.truncated.iter().cloned().collect(),
+            logs_dropped: marks.logs_dropped,
+            fuel_used: fuel.then(|| control.fuel_used.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// What a finished call means.
+pub(crate) fn outcome(called: wasmtime::Result<Result<(), types::Error>>, control: &Control) -> Result<(), Error> {
+    let error = match called {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => return Err(convert::error_in(error)),
+        Err(error) => error,
+    };
+    if let Some(Stop(why)) = error.downcast_ref::<Stop>() {
+        return Err(match why {
+            Error::Trapped(what) => Error::Trapped(format!("{what}{}", frames(&error))),
+            why => why.clone(),
+        });
+    }
+    let trap = error.downcast_ref::<Trap>().copied();
+    if trap == Some(Trap::OutOfFuel) {
+        return Err(Error::Exhausted(Exhausted::Cpu));
+    }
+    // A guest whose allocator gives up traps. Memory refused and then a trap of any other kind is possible, but the first is
+    // what its author needs to hear.
+    if control.memory_refused.load(Ordering::Relaxed) != 0 && trap == Some(Trap::UnreachableCodeReached) {
+        return Err(Error::Exhausted(Exhausted::Memory));
+    }
+    if trap.is_none() && error.downcast_ref::<WasmBacktrace>().is_none() {
+        return match error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
+            Some(_) => Err(Error::Unavailable("all slots for scripts are taken; try again".into())),
+            None => Err(Error::Internal(format!("the script could not be started: {error:#}"))),
+        };
+    }
+    let last_error = control.marks.lock().unwrap_or_else(PoisonError::into_inner).last_error.clone();
+    let cause = match (trap, last_error) {
+        // A panic logs what it is and then traps; the trap itself says nothing.
+        (Some(Trap::UnreachableCodeReached), Some(panic)) => panic,
+        (Some(trap), _) => trap.to_string(),
+        (None, _) => error.root_cause().to_string(),
+    };
+    Err(Error::Trapped(format!("{cause}{}", frames(&error))))
+}
+
+/// Names of the guest's functions, innermost first, one a line.
+fn frames(error: &wasmtime::Error) -> String {
+    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
+    let mut text = String::new();
+    let mut frames = backtrace.frames().iter().filter(|f| !is_panicking(f.func_name()));
+    for frame in frames.by_ref().take(FRAMES_MAX) {
+        text.push_str("\n  at ");
+        match frame.func_name() {
+            // `{:#}`: without the hash.
+            Some(name) => text.push_str(&format!("{:#}", rustc_demangle::demangle(name))),
+            None => text.push_str(&format!("function {}", frame.func_index())),
+        }
+    }
+    if frames.next().is_some() {
+        text.push_str("\n  …");
+    }
+    text
+}
+
+/// Frames between a panic and the trap it ends in: the same every time.
+fn is_panicking(name: Option<&str>) -> bool {
+    let Some(name) = name else { return false };
+    let name = format!("{:#}", rustc_demangle::demangle(name));
+    ["std::panicking", "core::panicking", "std::sys::backtrace", "__rustc", "std::process::abort", "rust_panic"]
+        .iter()
+        .any(|part| name.contains(part))
+}
