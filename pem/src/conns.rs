@@ -8,9 +8,6 @@ mod facts;
 mod flow;
 mod stats;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 

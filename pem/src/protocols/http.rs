@@ -121,7 +121,7 @@ impl Parser for Http {
         }
         let Self { halves: Some(halves), stitcher, bodies, .. } = self else { return };
         if direction == halves.requests {
-            halves.request.data(bytes, time_ns, &mut Requests { stitcher, cx });
+            halves.request.data(bytes, time_ns, &mut Requests { stitcher, cx, bodies });
         } else {
             halves.response.data(bytes, time_ns, &mut Responses { stitcher, cx, bodies, now_ns: time_ns });
             self.follow();
@@ -138,7 +138,7 @@ impl Parser for Http {
         }
         let Self { halves: Some(halves), stitcher, bodies, .. } = self else { return };
         if direction == halves.requests {
-            halves.request.gap(bytes, time_ns, &mut Requests { stitcher, cx });
+            halves.request.gap(bytes, time_ns, &mut Requests { stitcher, cx, bodies });
         } else {
             halves.response.gap(bytes, time_ns, &mut Responses { stitcher, cx, bodies, now_ns: time_ns });
         }
@@ -158,7 +158,7 @@ impl Parser for Http {
     fn close(&mut self, cx: &mut Context<'_>, time_ns: u64) {
         let Self { halves: Some(halves), stitcher, bodies, .. } = self else { return };
         let end_ns = self.last_ns;
-        halves.request.close(end_ns, &mut Requests { stitcher, cx });
+        halves.request.close(end_ns, &mut Requests { stitcher, cx, bodies });
         halves.response.close(end_ns, &mut Responses { stitcher, cx, bodies, now_ns: end_ns });
         stitcher.close(cx, time_ns, bodies);
     }

@@ -150,6 +150,9 @@ impl<R: Read> Reader<R> {
     /// Reads a block; false at the end.
     fn block(&mut self) -> Result<bool, ReadError> {
         let damaged = |what| Err(ReadError::Damaged { at: self.at, what });
+        if self.next != self.plain.len() {
+            return damaged("a block holds more than the inputs it announced");
+        }
         let mut head = [0; 16];
         match fill(&mut self.from, &mut head)? {
             Filled::Whole => {}

@@ -20,6 +20,8 @@ const WORD_BYTES_MAX: usize = 128;
 pub struct Exchange {
     /// First byte of the request.
     pub request_ns: u64,
+    /// A request after this one may have been lost.
+    pub doubtful: bool,
     /// Last byte of the response so far.
     pub response_ns: u64,
     minor: u8,
@@ -47,6 +49,7 @@ impl Exchange {
         let Start::Request { method, path } = head.start else { return };
         self.request_ns = time_ns;
         self.response_ns = 0;
+        self.doubtful = false;
         self.status = 0;
         self.content_type = 0;
         self.minor = head.minor;

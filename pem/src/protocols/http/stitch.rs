@@ -2,8 +2,9 @@
 //!
 //! HTTP/1 answers in order, so a queue would do if nothing were ever lost. After a loss that may have hidden a message
 //! the queue may be off by one for ever, which would tell people lies about their latencies. Two rules prevent that: a
-//! response never belongs to a request that began after it, and after a loss
-//! - on a connection that was never seen to pipeline, a response belongs to the last request before it;
+//! response never belongs to a request that began after it, and after a loss among the responses
+//! - on a connection that was never seen to pipeline, a response belongs to the last request before it, *if* the next
+//!   request follows without a gap (else that one's request may have been lost as well): until then its row waits;
 //! - on one that pipelines, nothing is paired until the connection was silent for [`PIPELINE_SILENCE_NS`].
 //!
 //! What stays alone: a request whose connection ends before its response gets a row with `resp_status` 0 and the
@@ -63,8 +64,12 @@ pub struct Stitcher {
     spare: Option<Box<Exchange>>,
     receiving: Receiving,
     answer: Answer,
-    /// A message may have been lost.
+    /// A response may have been lost (where the connection pipelines: any message).
     unsure: bool,
+    /// The answer under way was paired after a loss: see above.
+    tentative: bool,
+    /// Such an exchange, complete, with the time of its end.
+    waiting: Option<(Box<Exchange>, u64)>,
     pipelined: bool,
     /// A request was seen: responses without one are no longer those of before we came.
     begun: bool,
@@ -88,7 +93,8 @@ impl Stitcher {
     /// Memory held.
     pub fn bytes_held(&self) -> usize {
         let boxed = |e: &Option<Box<Exchange>>| e.as_ref().map_or(0, |e| e.bytes_held());
-        self.pending_bytes + boxed(&self.answering) + boxed(&self.spare)
+        let waiting = self.waiting.as_ref().map_or(0, |(e, _)| e.bytes_held());
+        self.pending_bytes + boxed(&self.answering) + boxed(&self.spare) + waiting
     }
 
     /// Whether a request waits or a response is under way.
@@ -98,8 +104,13 @@ impl Stitcher {
 
     /// The connection ended: what was asked will not be answered.
     pub fn close(&mut self, cx: &mut Context<'_>, time_ns: u64, bodies: &mut String) {
-        if let Some(exchange) = self.answering.take() {
-            exchange.emit(cx, exchange.response_ns, "", bodies);
+        if self.waiting.take().is_some() {
+            lost(cx, "pair_unsure", 1);
+        }
+        match self.answering.take() {
+            Some(_) if self.tentative => lost(cx, "pair_unsure", 1),
+            Some(exchange) => exchange.emit(cx, exchange.response_ns, "", bodies),
+            None => {}
         }
         for exchange in std::mem::take(&mut self.pending) {
             if self.unsure {
@@ -111,7 +122,26 @@ impl Stitcher {
         *self = Self::default();
     }
 
-    fn request_begins(&mut self, cx: &mut Context<'_>, head: &Head<'_, '_>, time_ns: u64) {
+    /// Requests may have passed unseen.
+    fn requests_lost(&mut self, cx: &mut Context<'_>) {
+        self.unsure |= self.pipelined;
+        self.receiving = Receiving::Nothing;
+        for exchange in &mut self.pending {
+            exchange.doubtful = true;
+        }
+        if let Some(exchange) = &mut self.answering {
+            exchange.doubtful = true;
+        }
+        if self.waiting.take().is_some() {
+            lost(cx, "pair_unsure", 1);
+        }
+    }
+
+    fn request_begins(&mut self, cx: &mut Context<'_>, head: &Head<'_, '_>, time_ns: u64, bodies: &mut String) {
+        if let Some((exchange, end_ns)) = self.waiting.take() {
+            exchange.emit(cx, end_ns, "", bodies);
+            self.spare = Some(exchange);
+        }
         self.begun = true;
         let silent = time_ns.saturating_sub(self.last_ns) >= PIPELINE_SILENCE_NS;
         if self.unsure && self.pipelined && silent && !self.busy() {
@@ -142,11 +172,16 @@ impl Stitcher {
                 self.forget_first(cx, "pipeline_unsure");
             }
         } else if self.unsure {
+            while self.pending.front().is_some_and(|first| first.doubtful) {
+                self.forget_first(cx, "response_lost");
+            }
             while self.pending.get(1).is_some_and(|next| before(next)) {
                 self.forget_first(cx, "response_lost");
             }
-            self.unsure = false;
         }
+        // A pipelining connection stays unsure until it was silent.
+        self.tentative = self.unsure;
+        self.unsure &= self.pipelined;
         let first = self.pending.front().is_some_and(|e| before(e)).then(|| self.pending.pop_front()).flatten();
         let Some(mut exchange) = first else {
             self.answer = Answer::Orphan;
@@ -183,11 +218,19 @@ impl Stitcher {
 
     fn finish(&mut self, cx: &mut Context<'_>, time_ns: u64, bodies: &mut String) {
         let Some(exchange) = self.answering.take() else { return };
-        exchange.emit(cx, time_ns, "", bodies);
+        match self.tentative {
+            true if exchange.doubtful => lost(cx, "pair_unsure", 1),
+            true => {
+                self.waiting = Some((exchange, time_ns));
+            }
+            false => {
+                exchange.emit(cx, time_ns, "", bodies);
+                self.spare = Some(exchange);
+            }
+        }
         if self.receiving == Receiving::Answering {
             self.receiving = Receiving::Nothing;
         }
-        self.spare = Some(exchange);
     }
 
     /// Gives memory back that only speed wants.
@@ -204,6 +247,7 @@ fn lost(cx: &mut Context<'_>, reason: &'static str, events: u64) {
 pub struct Requests<'s, 'c, 'x> {
     pub stitcher: &'s mut Stitcher,
     pub cx: &'c mut Context<'x>,
+    pub bodies: &'s mut String,
 }
 
 impl Requests<'_, '_, '_> {
@@ -218,7 +262,7 @@ impl Requests<'_, '_, '_> {
 
 impl Events for Requests<'_, '_, '_> {
     fn head(&mut self, head: &Head<'_, '_>, time_ns: u64) -> Next {
-        self.stitcher.request_begins(self.cx, head, time_ns);
+        self.stitcher.request_begins(self.cx, head, time_ns, self.bodies);
         self.stitcher.last_ns = time_ns;
         match head.start {
             Start::Request { method, .. } if method.eq_ignore_ascii_case("CONNECT") => Next::Pause,
@@ -254,8 +298,7 @@ impl Events for Requests<'_, '_, '_> {
     }
 
     fn desync(&mut self, reason: &'static str, bytes: u64) {
-        self.stitcher.unsure |= self.stitcher.pipelined;
-        self.stitcher.receiving = Receiving::Nothing;
+        self.stitcher.requests_lost(self.cx);
         self.cx.ledger.add(Source::Reassembly, super::TABLE, reason, 1, bytes);
     }
 
