@@ -82,14 +82,17 @@ pub struct Source {
     /// The pieces after it: `struct iovec`.
     pub iovs: u64,
     pub iov_count: u64,
+    /// Whether there are any: the others are zero if not. No `Option`, as its unset part would be a register never
+    /// written, which the verifier refuses to see passed on.
+    pub reachable: bool,
 }
 
 /// `struct iovec`
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct IoVec {
-    base: u64,
-    len: u64,
+pub struct IoVec {
+    pub base: u64,
+    pub len: u64,
 }
 
 /// Offset of `msg_iov` and `msg_iovlen` in `struct user_msghdr`.
@@ -98,7 +101,8 @@ const MSGHDR_IOV: u64 = 16;
 impl Source {
     /// The buffers of this call, if it is one that takes its bytes from (or puts them into) the caller's memory.
     #[inline(always)]
-    pub fn of<const DIRECTION: u8>(args: &impl Args) -> Option<Self> {
+    pub fn of<const DIRECTION: u8>(args: &impl Args) -> Self {
+        let none = Self { address: 0, left: 0, iovs: 0, iov_count: 0, reachable: false };
         let number = args.number();
         let (flat, flat_flags, vector, message) = if DIRECTION == direction::RECV {
             (number!(read), number!(recvfrom), number!(readv), number!(recvmsg))
@@ -106,29 +110,15 @@ impl Source {
             (number!(write), number!(sendto), number!(writev), number!(sendmsg))
         };
         if number == flat || number == flat_flags {
-            return Some(Self { address: args.get(1), left: args.get(2), iovs: 0, iov_count: 0 });
+            return Self { address: args.get(1), left: args.get(2), reachable: true, ..none };
         }
         if number == vector {
-            return Some(Self { address: 0, left: 0, iovs: args.get(1), iov_count: args.get(2) });
+            return Self { iovs: args.get(1), iov_count: args.get(2), reachable: true, ..none };
         }
         if number == message {
-            let iov: IoVec = kernel::user(args.get(1) + MSGHDR_IOV)?;
-            return Some(Self { address: 0, left: 0, iovs: iov.base, iov_count: iov.len });
+            let Some(iov) = kernel::user::<IoVec>(args.get(1) + MSGHDR_IOV) else { return none };
+            return Self { iovs: iov.base, iov_count: iov.len, reachable: true, ..none };
         }
-        None
-    }
-
-    /// Goes to the next piece; false when there is none.
-    #[inline(always)]
-    pub fn next(&mut self) -> bool {
-        if self.iov_count == 0 {
-            return false;
-        }
-        let Some(iov) = kernel::user::<IoVec>(self.iovs) else { return false };
-        self.iovs += size_of::<IoVec>() as u64;
-        self.iov_count -= 1;
-        self.address = iov.base;
-        self.left = iov.len;
-        true
+        none
     }
 }

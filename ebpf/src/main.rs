@@ -37,10 +37,14 @@ mod emit;
 mod globals;
 mod http;
 mod kernel;
+mod look;
+mod payload;
+mod place;
 mod process;
 mod socket;
 mod state;
 mod syscalls;
+mod tell;
 mod traffic;
 
 #[cfg(not(test))]

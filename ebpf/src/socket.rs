@@ -8,7 +8,8 @@ use crate::{
     conn::InSocket,
     globals::offset,
     kernel::{Access, Typed},
-    traffic::{self, IPPROTO_TCP, Moved},
+    tell::{AF_INET, AF_INET6, IPPROTO_TCP},
+    traffic::{self, Moved},
 };
 
 /// The bytes stay in the socket's queue, and will come again.
@@ -17,9 +18,6 @@ const MSG_PEEK: i32 = 2;
 const MSG_TRUNC: i32 = 0x20;
 /// Time stamps and errors, not the stream.
 const MSG_ERRQUEUE: i32 = 0x2000;
-
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
 
 /// Whether this is a TCP socket; all others leave here, after two loads.
 #[inline(always)]

@@ -8,7 +8,7 @@ use crate::{
     emit,
     globals::offset,
     kernel::Access,
-    traffic,
+    place, tell, traffic,
 };
 
 const TCP_ESTABLISHED: i32 = 1;
@@ -33,7 +33,7 @@ pub fn call_state(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn changed<T: Tier>(sk: *const u8, from: i32, to: i32) {
     // SAFETY: `sk` is a socket.
-    if unsafe { T::Access::load::<u16>(sk, offset!(sk_protocol)) } != traffic::IPPROTO_TCP {
+    if unsafe { T::Access::load::<u16>(sk, offset!(sk_protocol)) } != tell::IPPROTO_TCP {
         return;
     }
     match to {
@@ -75,10 +75,10 @@ fn established<T: Tier>(sk: *const u8) {
         conn.reported_ns = now;
     }
     conn.flags |= flags::ESTABLISHED;
-    traffic::begin::<T>(conn, sk);
+    place::begin::<T>(conn, sk);
     if conn.role == role::CLIENT {
         if conn.flags & flags::OPENED == 0 {
-            traffic::open(conn, sk, now);
+            tell::open(conn, sk, now);
         }
     } else {
         // Told at the first call on it, which shows whose it is.
@@ -95,9 +95,10 @@ fn closed<T: Tier>(sk: *const u8) {
     if conn.flags & (flags::IGNORED | flags::CLOSED) == 0 && conn.flags & (flags::ESTABLISHED | flags::EXISTING) != 0 {
         let now = emit::now_ns();
         if conn.flags & flags::OPENED == 0 {
-            traffic::open(conn, sk, now);
+            tell::open(conn, sk, now);
         }
-        traffic::close::<T>(conn, sk, now);
+        place::last_bytes::<T>(conn, sk);
+        tell::close(conn, now);
         conn.flags |= flags::CLOSED;
     }
     T::forget(sk);

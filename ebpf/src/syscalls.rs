@@ -16,7 +16,8 @@ use crate::{
     conn::InTable,
     globals::{number, offset},
     kernel::{Access, Probed, Typed},
-    traffic::{self, IPPROTO_TCP, Moved},
+    tell::{AF_INET, AF_INET6, IPPROTO_TCP},
+    traffic::{self, Moved},
 };
 
 /// Threads that can be inside a hooked call at once; the oldest gives way.
@@ -26,8 +27,6 @@ const MSG_TRUNC: u64 = 0x20;
 const MSG_ERRQUEUE: u64 = 0x2000;
 const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
 
 /// Arguments of the call a thread is in.
 #[repr(C)]

@@ -416,7 +416,7 @@ impl Lab {
             ],
             None,
         ));
-        let Handover { helper, reader, counters } = Helper::connect(&socket, Duration::from_secs(20)).unwrap();
+        let Handover { helper, reader, counters } = Helper::connect(&socket, Duration::from_secs(5)).unwrap();
         Self { helper, reader, counters, records: Vec::new(), _process: process, _folder: folder }
     }
 
@@ -788,7 +788,7 @@ fn an_unprivileged_process_reads_the_ring_and_asks_the_helper() {
     // The test binary may lie where nobody cannot go.
     let binary = folder.path().join("reader");
     std::fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(5);
     while !socket.exists() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -834,7 +834,7 @@ fn the_helper_and_all_its_supervisor_started_are_not_traced() {
         ("SUPERVISED", "1"),
     ];
     let process = Killed(start("helper", &settings, None));
-    let Handover { helper, reader, counters } = Helper::connect(&socket, Duration::from_secs(20)).unwrap();
+    let Handover { helper, reader, counters } = Helper::connect(&socket, Duration::from_secs(5)).unwrap();
     let mut lab = Lab { helper, reader, counters, records: Vec::new(), _process: process, _folder: folder };
     let mut after = Traffic::start();
     for traffic in [&mut before, &mut after] {
