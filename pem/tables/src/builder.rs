@@ -174,7 +174,7 @@ impl Column {
             Data::Float(values) => Arc::new(Float64Array::new(take(values).into(), nulls)),
             Data::Label { keys, values } => {
                 let distinct = Arc::new(arrays::distinct(values));
-                values.clear();
+                values.clear_and_shrink();
                 // Arrow asks a key of null to be in range only where it is not null.
                 arrays::label(take(keys), nulls, distinct)
             }
@@ -231,9 +231,11 @@ impl Data {
     }
 }
 
-/// An exact copy; the original is empty after and keeps its memory.
-fn take<T: Copy>(values: &mut Vec<T>) -> Vec<T> {
-    let copy = values.as_slice().to_vec();
-    values.clear();
-    copy
+/// What was collected, without spare room. What stays has room for about as much again, so that rows are written to memory
+/// once and neither copied nor, after a burst, paid for ever after.
+fn take<T>(values: &mut Vec<T>) -> Vec<T> {
+    let next = Vec::with_capacity(values.len() + values.len() / 8);
+    let mut all = std::mem::replace(values, next);
+    all.shrink_to_fit();
+    all
 }

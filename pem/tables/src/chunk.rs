@@ -18,7 +18,7 @@ pub(crate) struct Chunk {
     pub rows: usize,
     pub columns: Vec<ArrayRef>,
     pub times: Times,
-    /// Bytes that its buffers take.
+    /// Bytes it takes.
     pub bytes: usize,
     /// Bytes that the same rows take as plain Arrow without dictionaries.
     pub bytes_plain: usize,
@@ -39,6 +39,15 @@ impl Times {
             min_ns: times.iter().copied().min().unwrap_or(i64::MAX),
             max_ns: times.iter().copied().max().unwrap_or(i64::MIN),
             sorted: times.is_sorted(),
+        }
+    }
+
+    /// Of these rows and those that follow them.
+    pub fn then(self, next: Times) -> Times {
+        Times {
+            min_ns: self.min_ns.min(next.min_ns),
+            max_ns: self.max_ns.max(next.max_ns),
+            sorted: self.sorted && next.sorted && self.max_ns <= next.min_ns,
         }
     }
 }

@@ -42,15 +42,10 @@ impl Interner {
     /// The number of a string, a new one when it was never seen.
     pub fn intern(&mut self, value: &[u8]) -> u32 {
         let hash = self.hash(value);
-        let mask = self.slots.len() - 1;
-        let mut at = hash as usize & mask;
-        loop {
-            match self.slots[at] {
-                0 => break,
-                slot if self.hashes[slot as usize - 1] == hash && self.get(slot - 1) == value => return slot - 1,
-                _ => at = (at + 1) & mask,
-            }
-        }
+        let at = match self.search(hash, value) {
+            Ok(number) => return number,
+            Err(free) => free,
+        };
         let number = self.hashes.len() as u32;
         self.slots[at] = number + 1;
         self.hashes.push(hash);
@@ -60,6 +55,24 @@ impl Interner {
             self.grow();
         }
         number
+    }
+
+    /// The number of a string, if it was seen.
+    pub fn find(&self, value: &[u8]) -> Option<u32> {
+        self.search(self.hash(value), value).ok()
+    }
+
+    /// The number of a string, or the slot where it belongs.
+    fn search(&self, hash: u32, value: &[u8]) -> Result<u32, usize> {
+        let mask = self.slots.len() - 1;
+        let mut at = hash as usize & mask;
+        loop {
+            match self.slots[at] {
+                0 => return Err(at),
+                slot if self.hashes[slot as usize - 1] == hash && self.get(slot - 1) == value => return Ok(slot - 1),
+                _ => at = (at + 1) & mask,
+            }
+        }
     }
 
     pub fn get(&self, number: u32) -> &[u8] {
@@ -74,23 +87,43 @@ impl Interner {
 
     /// Forgets every string and keeps the memory.
     pub fn clear(&mut self) {
-        // Free the slots that are taken one by one when they are few: a small chunk must not pay for a large one's table.
         if self.hashes.len() * 16 < self.slots.len() {
+            // Few strings in a large table: free their slots one by one.
             let mask = self.slots.len() - 1;
-            for number in 0..self.hashes.len() {
-                let mut at = self.hashes[number] as usize & mask;
+            for (number, hash) in self.hashes.iter().enumerate() {
+                let mut at = *hash as usize & mask;
                 while self.slots[at] != number as u32 + 1 {
                     at = (at + 1) & mask;
                 }
                 self.slots[at] = 0;
             }
-            debug_assert!(self.slots.iter().all(|slot| *slot == 0));
         } else {
             self.slots.fill(0);
         }
         self.hashes.clear();
         self.bytes.clear();
         self.offsets.truncate(1);
+    }
+
+    /// As [`Interner::clear`], and gives back memory far beyond what the strings so far needed.
+    pub fn clear_and_shrink(&mut self) {
+        let needed = (self.hashes.len() * 4).next_power_of_two().max(SLOTS_MIN);
+        self.clear();
+        if needed * 4 < self.slots.len() {
+            self.slots = vec![0; needed];
+            self.hashes.shrink_to(needed / 2);
+            self.offsets.shrink_to(needed / 2 + 1);
+        }
+    }
+
+    /// A copy that takes no more memory than it needs.
+    pub fn compact(&self) -> Interner {
+        let mut copy = Interner::new();
+        copy.bytes.reserve_exact(self.bytes.len());
+        for number in 0..self.len() as u32 {
+            copy.intern(self.get(number));
+        }
+        copy
     }
 
     /// Bytes it holds on to.

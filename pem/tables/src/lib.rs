@@ -30,14 +30,17 @@ mod arrays;
 mod builder;
 pub mod catalog;
 mod chunk;
+mod encode;
 mod intern;
 mod predicate;
 mod scan;
+mod sealed;
 mod segment;
 pub mod spec;
 mod store;
 mod table;
 mod value;
+mod writer;
 
 pub use predicate::{Literal, Predicate};
 pub use scan::{Scan, ScanCounts, TimeRange};

@@ -96,9 +96,8 @@ impl Scan {
                 let outside = segment.first_row() + segment.rows() as u64 <= first_row
                     || times.max_ns < range.start_ns
                     || (times.min_ns >= range.end_ns && range.end_ns != i64::MAX);
-                let skipped = outside || !predicates.iter().all(|predicate| segment.may_match(predicate));
-                counts.batches_skipped += u64::from(skipped);
-                !skipped
+                counts.batches_skipped += u64::from(outside);
+                !outside
             })
             .collect();
         Scan {
@@ -178,7 +177,7 @@ impl Scan {
     }
 
     fn read(&mut self, segment: &Segment) -> Option<RecordBatch> {
-        let mut columns = Columns { segment, decoded: Vec::new(), bytes: 0 };
+        let mut columns = Columns { spec: self.spec, segment, decoded: Vec::new(), bytes: 0 };
         let selection = self.select(segment, &mut columns);
         self.counts.batches_read += 1;
         self.counts.rows_read += segment.rows() as u64;
@@ -238,6 +237,10 @@ impl Iterator for Scan {
 
     fn next(&mut self) -> Option<RecordBatch> {
         while let Some(segment) = self.segments.pop_front() {
+            if !self.predicates.iter().all(|predicate| segment.may_match(predicate)) {
+                self.counts.batches_skipped += 1;
+                continue;
+            }
             if let Some(batch) = self.read(&segment) {
                 return Some(batch);
             }
@@ -248,6 +251,7 @@ impl Iterator for Scan {
 
 /// Columns of a segment, each decoded at most once.
 struct Columns<'a> {
+    spec: &'static TableSpec,
     segment: &'a Segment,
     decoded: Vec<(usize, ArrayRef)>,
     bytes: usize,
@@ -258,7 +262,7 @@ impl Columns<'_> {
         if let Some((_, array)) = self.decoded.iter().find(|(column, _)| *column == index) {
             return array.clone();
         }
-        let array = self.segment.column(index);
+        let array = self.segment.column(self.spec, index);
         self.bytes += array.get_buffer_memory_size();
         self.decoded.push((index, array.clone()));
         array

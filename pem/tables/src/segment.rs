@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringArray};
+use arrow::array::{Array, ArrayRef, StringArray};
 
 use crate::chunk::{Chunk, Times};
 use crate::predicate::Predicate;
+use crate::sealed::Batch;
+use crate::spec::{DataType, TableSpec};
 
 /// Consecutive rows of a snapshot.
 #[derive(Debug, Clone)]
 pub(crate) enum Segment {
     Hot(Arc<Chunk>),
+    Sealed(Arc<Batch>),
 }
 
 /// What is known of some consecutive rows without decoding them.
@@ -20,7 +23,7 @@ pub struct BatchStats {
     pub first_row: u64,
     /// Rows.
     pub rows: usize,
-    /// Bytes it takes.
+    /// Bytes it takes; those of dictionaries that a sealed batch shares with the one before it count in each.
     pub bytes: usize,
     /// Whether it is sealed.
     pub sealed: bool,
@@ -32,73 +35,126 @@ pub struct BatchStats {
     pub columns: Vec<ColumnStats>,
 }
 
-/// What is known of a column of a batch.
+/// What is known of a column of a batch. Values are those of rows that are not null.
 #[derive(Debug, Clone)]
 pub enum ColumnStats {
     /// Nothing.
     Unknown,
-    /// Bounds of the integers or times; a null counts as 0.
+    /// Bounds of integers or times.
     Range {
-        /// Smallest.
+        /// Least.
         min: i64,
-        /// Largest.
+        /// Greatest.
         max: i64,
     },
     /// Every distinct string, and maybe more.
-    Labels(Arc<StringArray>),
+    Strings(Arc<StringArray>),
 }
 
 impl Segment {
     pub fn first_row(&self) -> u64 {
         match self {
             Segment::Hot(chunk) => chunk.first_row,
+            Segment::Sealed(batch) => batch.first_row,
         }
     }
 
     pub fn rows(&self) -> usize {
         match self {
             Segment::Hot(chunk) => chunk.rows,
-        }
-    }
-
-    pub fn bytes(&self) -> usize {
-        match self {
-            Segment::Hot(chunk) => chunk.bytes,
+            Segment::Sealed(batch) => batch.rows,
         }
     }
 
     pub fn times(&self) -> Times {
         match self {
             Segment::Hot(chunk) => chunk.times,
+            Segment::Sealed(batch) => batch.times,
         }
     }
 
     /// A column, decoded.
-    pub fn column(&self, index: usize) -> ArrayRef {
+    pub fn column(&self, spec: &TableSpec, index: usize) -> ArrayRef {
         match self {
             Segment::Hot(chunk) => chunk.columns[index].clone(),
+            Segment::Sealed(batch) => batch.columns[index].decode(&spec.columns[index], batch.rows),
         }
     }
 
-    /// Whether some row may meet the predicate.
-    pub fn may_match(&self, _predicate: &Predicate) -> bool {
-        match self {
-            Segment::Hot(_) => true,
+    /// Whether some row may meet the predicate, as far as is known without decoding.
+    pub fn may_match(&self, predicate: &Predicate) -> bool {
+        let Segment::Sealed(batch) = self else { return true };
+        let column = &batch.columns[predicate.column()];
+        if let Some((min, max)) = column.bounds() {
+            return predicate.may_hold_between(min, max);
+        }
+        match column.dictionary().and_then(|dictionary| dictionary.strings_if_plain()) {
+            Some(strings) => (0..strings.len()).any(|i| predicate.holds_str(strings.value(i))),
+            None => true,
         }
     }
 
-    pub fn stats(&self) -> BatchStats {
+    pub fn stats(&self, spec: &TableSpec) -> BatchStats {
         let times = self.times();
+        let columns = match self {
+            Segment::Hot(chunk) => {
+                spec.columns.iter().map(|_| ColumnStats::Unknown).take(chunk.columns.len()).collect()
+            }
+            Segment::Sealed(batch) => batch
+                .columns
+                .iter()
+                .zip(spec.columns)
+                .map(|(column, spec)| {
+                    match (column.bounds(), column.dictionary().and_then(|dictionary| dictionary.strings_if_plain())) {
+                        (Some((min, max)), _) => ColumnStats::Range { min, max },
+                        (None, Some(strings)) if spec.data_type == DataType::String => {
+                            ColumnStats::Strings(strings.clone())
+                        }
+                        _ => ColumnStats::Unknown,
+                    }
+                })
+                .collect(),
+        };
         BatchStats {
             first_row: self.first_row(),
             rows: self.rows(),
-            bytes: self.bytes(),
-            sealed: false,
+            bytes: match self {
+                Segment::Hot(chunk) => chunk.bytes,
+                Segment::Sealed(batch) => batch.bytes + batch.dictionary_bytes(None),
+            },
+            sealed: matches!(self, Segment::Sealed(_)),
             min_ns: times.min_ns,
             max_ns: times.max_ns,
-            columns: match self {
-                Segment::Hot(chunk) => chunk.columns.iter().map(|_| ColumnStats::Unknown).collect(),
-            },
+            columns,
+        }
+    }
+
+    /// Shows every stored byte to `see`.
+    pub fn visit(&self, see: &mut dyn FnMut(&[u8])) {
+        see(&self.first_row().to_le_bytes());
+        see(&(self.rows() as u64).to_le_bytes());
+        match self {
+            Segment::Hot(chunk) => {
+                for column in &chunk.columns {
+                    visit_array(column, see);
+                }
+            }
+            Segment::Sealed(batch) => batch.columns.iter().for_each(|column| column.visit(see)),
+        }
+    }
+}
+
+fn visit_array(array: &dyn Array, see: &mut dyn FnMut(&[u8])) {
+    let data = array.to_data();
+    for buffer in data.buffers() {
+        see(buffer.as_slice());
+    }
+    if let Some(nulls) = data.nulls() {
+        see(nulls.buffer().as_slice());
+    }
+    for child in data.child_data() {
+        for buffer in child.buffers() {
+            see(buffer.as_slice());
         }
     }
 }

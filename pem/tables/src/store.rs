@@ -1,7 +1,8 @@
 //! All tables of a process under one byte budget.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use crate::encode::Encoder;
 use crate::spec::TableSpec;
 use crate::table::Table;
 
@@ -33,11 +34,12 @@ impl Store {
     /// Empty tables, one per spec, in the order given.
     pub fn new(config: StoreConfig, specs: &[&'static TableSpec]) -> Arc<Store> {
         let shares: u64 = specs.iter().map(|spec| u64::from(spec.budget_share)).sum();
+        let encoder = Arc::new(Mutex::new(Encoder::new()));
         let tables = specs
             .iter()
             .map(|spec| {
                 let share = config.budget_bytes as u128 * u128::from(spec.budget_share) / u128::from(shares.max(1));
-                Arc::new(Table::new(spec, share as usize, &config))
+                Arc::new(Table::new(spec, share as usize, config.batch_rows, encoder.clone()))
             })
             .collect();
         Arc::new(Store { tables })

@@ -5,14 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arrow::datatypes::SchemaRef;
 
-use crate::builder::Builder;
-use crate::chunk::Chunk;
+use crate::encode::Encoder;
 use crate::predicate::Predicate;
 use crate::scan::{Request, Scan, TimeRange};
-use crate::segment::{BatchStats, Segment};
+use crate::segment::BatchStats;
 use crate::spec::TableSpec;
-use crate::store::StoreConfig;
 use crate::value::{AppendError, Value};
+use crate::writer::{Snapshot, Writer};
 
 /// A table of a [`Store`](crate::Store).
 #[derive(Debug)]
@@ -20,7 +19,6 @@ pub struct Table {
     spec: &'static TableSpec,
     time_index: usize,
     schema: SchemaRef,
-    budget_bytes: usize,
     /// What readers see. The lock is held to copy or replace the pointer and never longer.
     snapshot: RwLock<Arc<Snapshot>>,
     newest_row_id: AtomicU64,
@@ -53,36 +51,21 @@ pub struct TableStats {
     pub values_cut: u64,
 }
 
-#[derive(Debug, Default)]
-struct Snapshot {
-    segments: Vec<Segment>,
-    stats: TableStats,
-}
-
-#[derive(Debug)]
-struct Writer {
-    builder: Builder,
-    chunks: Vec<Arc<Chunk>>,
-    rows_appended: u64,
-    rows_expired: u64,
-}
-
 impl Table {
-    pub(crate) fn new(spec: &'static TableSpec, budget_bytes: usize, _config: &StoreConfig) -> Table {
-        let stats = TableStats { budget_bytes, ..TableStats::default() };
+    pub(crate) fn new(
+        spec: &'static TableSpec,
+        budget_bytes: usize,
+        batch_rows: usize,
+        encoder: Arc<Mutex<Encoder>>,
+    ) -> Table {
+        let time_index = spec.time_index();
         Table {
             spec,
-            time_index: spec.time_index(),
+            time_index,
             schema: spec.schema(),
-            budget_bytes,
-            snapshot: RwLock::new(Arc::new(Snapshot { stats, ..Snapshot::default() })),
+            snapshot: RwLock::new(Arc::new(Snapshot::empty(budget_bytes))),
             newest_row_id: AtomicU64::new(0),
-            writer: Mutex::new(Some(Box::new(Writer {
-                builder: Builder::new(spec),
-                chunks: Vec::new(),
-                rows_appended: 0,
-                rows_expired: 0,
-            }))),
+            writer: Mutex::new(Some(Box::new(Writer::new(spec, time_index, budget_bytes, batch_rows, encoder)))),
         }
     }
 
@@ -146,7 +129,18 @@ impl Table {
 
     /// What is known of each batch without decoding it, oldest first.
     pub fn batches(&self) -> Vec<BatchStats> {
-        self.snapshot().segments.iter().map(Segment::stats).collect()
+        self.snapshot().segments().map(|segment| segment.stats(self.spec)).collect()
+    }
+
+    /// Bytes that each column takes in sealed batches, those of a dictionary that batches share in the first of them.
+    pub fn column_bytes(&self) -> Vec<usize> {
+        self.snapshot().column_bytes(self.spec)
+    }
+
+    /// Shows every byte that stands for the table's rows to `see`, in order: the same appends and publishes show the same
+    /// bytes. For tests of determinism; hash them.
+    pub fn visit_bytes(&self, see: &mut dyn FnMut(&[u8])) {
+        self.snapshot().segments().for_each(|segment| segment.visit(see));
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
@@ -166,7 +160,7 @@ impl Table {
         };
         let stats = snapshot.stats;
         let missed = if first_row == 0 { 0 } else { (stats.rows_expired + 1).saturating_sub(first_row) };
-        Scan::new(request, snapshot.segments.iter().cloned(), stats.rows_appended, missed)
+        Scan::new(request, snapshot.segments(), stats.rows_appended, missed)
     }
 }
 
@@ -179,47 +173,43 @@ pub struct Appender {
 }
 
 impl Appender {
-    /// Adds a row, one value per column in order. It can be read after the next [`Appender::publish`]. A row that does not
-    /// fit leaves no trace.
+    /// Adds a row, one value per column in order. It can be read after the next [`Appender::publish`], or earlier when a batch
+    /// is full before. A row that does not fit leaves no trace.
     pub fn append(&mut self, row: &[Value<'_>]) -> Result<(), AppendError> {
-        self.writer_mut().builder.append(row)
+        if self.writer_mut().append(row)? {
+            self.writer_mut().cut();
+            self.show();
+        }
+        Ok(())
     }
 
-    /// Makes the rows appended so far visible, then seals and expires as due. `now_ns` is the caller's time.
-    pub fn publish(&mut self, _now_ns: i64) {
-        let table = self.table.clone();
-        let writer = self.writer_mut();
-        if writer.builder.rows() > 0 {
-            let chunk = writer.builder.freeze(writer.rows_appended + 1);
-            writer.rows_appended += chunk.rows as u64;
-            writer.chunks.push(Arc::new(chunk));
-        }
-        let bytes = |writer: &Writer| writer.chunks.iter().map(|chunk| chunk.bytes).sum::<usize>();
-        while bytes(writer) > table.budget_bytes && writer.chunks.len() > 1 {
-            writer.rows_expired += writer.chunks.remove(0).rows as u64;
-        }
-        let stats = TableStats {
-            rows: writer.rows_appended - writer.rows_expired,
-            bytes: bytes(writer) + writer.builder.allocated(),
-            bytes_plain: writer.chunks.iter().map(|chunk| chunk.bytes_plain).sum(),
-            budget_bytes: table.budget_bytes,
-            oldest_ns: writer.chunks.iter().map(|chunk| chunk.times.min_ns).min(),
-            newest_ns: writer.chunks.iter().map(|chunk| chunk.times.max_ns).max(),
-            rows_appended: writer.rows_appended,
-            rows_expired: writer.rows_expired,
-            sealed_batches: 0,
-            values_cut: writer.builder.values_cut(),
-        };
-        let segments = writer.chunks.iter().cloned().map(Segment::Hot).collect();
-        let snapshot = Arc::new(Snapshot { segments, stats });
-        let old = std::mem::replace(&mut *table.snapshot.write().unwrap_or_else(PoisonError::into_inner), snapshot);
-        table.newest_row_id.store(stats.rows_appended, Ordering::Release);
-        drop(old);
+    /// Makes the rows appended so far visible, then seals and expires as due; call it at each tick. `now_ns` is the caller's
+    /// time: nothing is decided by it yet, and nothing ever by a clock.
+    pub fn publish(&mut self, now_ns: i64) {
+        let _ = now_ns;
+        self.publish_rows();
     }
 
     /// The table it writes to.
     pub fn table(&self) -> &Arc<Table> {
         &self.table
+    }
+
+    fn publish_rows(&mut self) {
+        if self.writer_mut().publish() {
+            self.show();
+        }
+    }
+
+    /// Puts a new snapshot in the place of the old.
+    fn show(&mut self) {
+        let snapshot = Arc::new(self.writer_mut().snapshot());
+        let newest = snapshot.stats.rows_appended;
+        let table = &self.table;
+        let old = std::mem::replace(&mut *table.snapshot.write().unwrap_or_else(PoisonError::into_inner), snapshot);
+        table.newest_row_id.store(newest, Ordering::Release);
+        // Freed here, outside of the lock.
+        drop(old);
     }
 
     fn writer_mut(&mut self) -> &mut Writer {
@@ -229,7 +219,7 @@ impl Appender {
 
 impl Drop for Appender {
     fn drop(&mut self) {
-        self.publish(0);
+        self.publish_rows();
         *self.table.writer.lock().unwrap_or_else(PoisonError::into_inner) = self.writer.take();
     }
 }
