@@ -119,7 +119,7 @@ impl Sources {
         if now_ns >= self.scan_at {
             self.scan_at = now_ns + SCAN_NS;
             self.processes.scan(now_ns, reader, to);
-            self.networks.poll(now_ns, &self.processes, to);
+            self.networks.poll(now_ns, &self.processes, reader, to);
         } else {
             self.processes.fresh(now_ns, reader, to);
         }

@@ -38,7 +38,8 @@ struct Watched {
     last_ticks: u64,
     backoff: u32,
     due_round: u64,
-    /// Network namespace, pod and container, for `network_stats`.
+    /// Network namespace, pod and container, for `network_stats`. The namespace is known by the inode of its `net/dev`:
+    /// each has its own, and unlike `ns/net` it may be looked at without rights over the process.
     pub netns: u64,
     pub pod_id: String,
     pub container_id: String,
@@ -172,7 +173,7 @@ impl Processes {
                 self.open += 1;
             }
             let process = self.describe(pid, now_ns, uid, stat, reader);
-            watched.netns = std::fs::metadata(folder.join("ns/net")).map_or(0, |meta| meta.ino());
+            watched.netns = std::fs::metadata(folder.join("net/dev")).map_or(0, |meta| meta.ino());
             watched.pod_id.clone_from(&process.pod_id);
             watched.container_id.clone_from(&process.container_id);
             to(Input::Process(Box::new(process)));
