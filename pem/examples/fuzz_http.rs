@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pem::protocols::http::fuzz;
@@ -66,6 +67,9 @@ const TOKENS: &[&[u8]] = &[
     b"\xed\xa0\x80",
 ];
 
+/// Whether the parser runs: a panic then is its own, else the fuzzer's.
+static RUNNING: AtomicBool = AtomicBool::new(false);
+
 fn main() {
     let options = Options::parse();
     let mut pool = corpus(&options.corpus);
@@ -74,7 +78,9 @@ fn main() {
     let message = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
     let heard = message.clone();
     std::panic::set_hook(Box::new(move |info| {
-        if let Ok(mut text) = heard.lock() {
+        if !RUNNING.load(Ordering::Relaxed) {
+            eprintln!("the fuzzer itself failed: {info}");
+        } else if let Ok(mut text) = heard.lock() {
             *text = info.to_string();
         }
     }));
@@ -94,7 +100,7 @@ fn main() {
         executions += 1;
         rows += made as u64;
         // An input that makes another number of rows of another length does something new: keep it to mutate further.
-        let shape = (made, input.len().ilog2(), input.iter().filter(|b| **b == b'\n').count().min(64));
+        let shape = (made, input.len().max(1).ilog2(), input.iter().filter(|b| **b == b'\n').count().min(64));
         if made > 0 && pool.len() < POOL_MAX && shapes.insert(shape) {
             pool.push(input.clone());
         }
@@ -107,7 +113,10 @@ fn main() {
 
 /// Runs one input; on a broken promise saves it and ends.
 fn execute(input: &[u8], options: &Options, message: &std::sync::Mutex<String>) -> usize {
-    match catch_unwind(AssertUnwindSafe(|| fuzz(input))) {
+    RUNNING.store(true, Ordering::Relaxed);
+    let outcome = catch_unwind(AssertUnwindSafe(|| fuzz(input)));
+    RUNNING.store(false, Ordering::Relaxed);
+    match outcome {
         Ok(rows) => rows,
         Err(_) => {
             let path = options.crashes.join(format!("http-crash-{:016x}", digest(input)));

@@ -168,8 +168,10 @@ fn inflate(coding: Coding, bytes: &[u8], max: usize, out: &mut Vec<u8>) -> bool 
         }
         Coding::Brotli => {
             // The one decoder here whose every index is not ours to vouch for: should it panic, the body is unreadable.
+            let Some((first, rest)) = bytes.split_first() else { return false };
+            let first = [if max < BROTLI_NARROW_BYTES { narrow_brotli(*first) } else { *first }];
             let read = std::panic::AssertUnwindSafe(|| {
-                read_some(brotli_decompressor::Decompressor::new(bytes, 4096), max, out)
+                read_some(brotli_decompressor::Decompressor::new(first.chain(rest), 4096), max, out)
             });
             std::panic::catch_unwind(read).unwrap_or(false)
         }
@@ -182,6 +184,17 @@ fn inflate(coding: Coding, bytes: &[u8], max: usize, out: &mut Vec<u8>) -> bool 
         }
         Coding::Identity | Coding::Unknown => false,
     }
+}
+
+/// The window that [`narrow_brotli`] sets, less what the format keeps for itself.
+const BROTLI_NARROW_BYTES: usize = (256 << 10) - 16;
+
+/// The first byte of a brotli stream with a window of 256 KiB in place of a larger one. A decoder makes room for the whole
+/// window at once, up to 16 MiB, which would cost milliseconds for each body; but nothing in the few KiB that are read
+/// can reach back further than to the beginning, which any window holds. (RFC 7932 §9.1: bit 0 set and bits 1-3 not all
+/// zero means a window of 2^(17 + those bits).)
+fn narrow_brotli(first: u8) -> u8 {
+    if first & 1 == 1 && first & 0b1110 != 0 { first & !0b1110 | 0b0010 } else { first }
 }
 
 fn read_some(mut from: impl Read, max: usize, out: &mut Vec<u8>) -> bool {
