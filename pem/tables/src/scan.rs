@@ -62,6 +62,8 @@ pub struct Scan {
     newest_row_id: u64,
     rows_missed: u64,
     counts: ScanCounts,
+    /// Where texts are decompressed to: reused, as it is large.
+    scratch: Vec<u8>,
 }
 
 pub(crate) struct Request<'a> {
@@ -112,6 +114,7 @@ impl Scan {
             newest_row_id,
             rows_missed,
             counts,
+            scratch: Vec::new(),
         }
     }
 
@@ -171,13 +174,15 @@ impl Scan {
                 newest_row_id: self.newest_row_id,
                 rows_missed: if scans.is_empty() { self.rows_missed } else { 0 },
                 counts: if scans.is_empty() { self.counts } else { ScanCounts::default() },
+                scratch: Vec::new(),
             });
         }
         scans
     }
 
     fn read(&mut self, segment: &Segment) -> Option<RecordBatch> {
-        let mut columns = Columns { spec: self.spec, segment, decoded: Vec::new(), bytes: 0 };
+        let scratch = std::mem::take(&mut self.scratch);
+        let mut columns = Columns { spec: self.spec, segment, decoded: Vec::new(), bytes: 0, scratch };
         let selection = self.select(segment, &mut columns);
         self.counts.batches_read += 1;
         self.counts.rows_read += segment.rows() as u64;
@@ -185,9 +190,10 @@ impl Scan {
         let arrays = if rows == 0 {
             Vec::new()
         } else {
-            self.projection.iter().map(|column| selection.apply(columns.get(*column))).collect()
+            self.projection.iter().map(|column| columns.select(*column, &selection)).collect()
         };
         self.counts.bytes_read += columns.bytes as u64;
+        self.scratch = columns.scratch;
         if rows == 0 {
             return None;
         }
@@ -255,6 +261,7 @@ struct Columns<'a> {
     segment: &'a Segment,
     decoded: Vec<(usize, ArrayRef)>,
     bytes: usize,
+    scratch: Vec<u8>,
 }
 
 impl Columns<'_> {
@@ -262,10 +269,22 @@ impl Columns<'_> {
         if let Some((_, array)) = self.decoded.iter().find(|(column, _)| *column == index) {
             return array.clone();
         }
-        let array = self.segment.column(self.spec, index);
+        let array = self.segment.column(self.spec, index, &mut self.scratch);
         self.bytes += array.get_buffer_memory_size();
         self.decoded.push((index, array.clone()));
         array
+    }
+
+    /// The chosen rows of a column.
+    fn select(&mut self, index: usize, selection: &Selection) -> ArrayRef {
+        if let Selection::Mask(mask, _) = selection
+            && !self.decoded.iter().any(|(column, _)| *column == index)
+            && let Some(array) = self.segment.column_rows(self.spec, index, mask.values(), &mut self.scratch)
+        {
+            self.bytes += array.get_buffer_memory_size();
+            return array;
+        }
+        selection.apply(self.get(index))
     }
 }
 

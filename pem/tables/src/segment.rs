@@ -3,11 +3,17 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, StringArray};
+use arrow::buffer::BooleanBuffer;
 
+use crate::arrays::{self, WIDE};
 use crate::chunk::{Chunk, Times};
 use crate::predicate::Predicate;
 use crate::sealed::Batch;
 use crate::spec::{DataType, TableSpec};
+
+/// Distinct values up to which a predicate is tried on all of them to skip a batch. With more, a match becomes likely, and
+/// trying costs as much as the scan that it may save.
+const DISTINCT_TRIED_MAX: usize = 256;
 
 /// Consecutive rows of a snapshot.
 #[derive(Debug, Clone)]
@@ -73,11 +79,27 @@ impl Segment {
         }
     }
 
-    /// A column, decoded.
-    pub fn column(&self, spec: &TableSpec, index: usize) -> ArrayRef {
+    /// A column, decoded. `scratch` is for reuse.
+    pub fn column(&self, spec: &TableSpec, index: usize, scratch: &mut Vec<u8>) -> ArrayRef {
         match self {
             Segment::Hot(chunk) => chunk.columns[index].clone(),
-            Segment::Sealed(batch) => batch.columns[index].decode(&spec.columns[index], batch.rows),
+            Segment::Sealed(batch) => batch.columns[index].decode(&spec.columns[index], batch.rows, scratch),
+        }
+    }
+
+    /// The chosen rows of a column, if the column has a cheaper way than to decode and filter all of it.
+    pub fn column_rows(
+        &self,
+        spec: &TableSpec,
+        index: usize,
+        chosen: &BooleanBuffer,
+        scratch: &mut Vec<u8>,
+    ) -> Option<ArrayRef> {
+        match self {
+            Segment::Hot(_) => None,
+            Segment::Sealed(batch) => {
+                batch.columns[index].decode_rows(&spec.columns[index], batch.rows, chosen, scratch)
+            }
         }
     }
 
@@ -88,9 +110,16 @@ impl Segment {
         if let Some((min, max)) = column.bounds() {
             return predicate.may_hold_between(min, max);
         }
+        if let Some(values) = column.wide_values() {
+            let count = values.len() / WIDE;
+            return count > DISTINCT_TRIED_MAX
+                || (0..count).any(|i| predicate.holds_wide(arrays::wide_value(values, i)));
+        }
         match column.dictionary().and_then(|dictionary| dictionary.strings_if_plain()) {
-            Some(strings) => (0..strings.len()).any(|i| predicate.holds_str(strings.value(i))),
-            None => true,
+            Some(strings) if strings.len() <= DISTINCT_TRIED_MAX => {
+                (0..strings.len()).any(|i| predicate.holds_str(strings.value(i)))
+            }
+            _ => true,
         }
     }
 

@@ -25,6 +25,9 @@ impl Default for StoreConfig {
 }
 
 /// The tables of a process.
+///
+/// Besides what the tables count as theirs, a store holds the memory in which batches are encoded: twice the text of the largest
+/// column of a batch, some 8 MiB at most.
 #[derive(Debug)]
 pub struct Store {
     tables: Vec<Arc<Table>>,

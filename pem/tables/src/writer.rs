@@ -23,11 +23,15 @@ const BATCH_BYTES_MIN: usize = 16 << 10;
 
 /// Chunks below this many rows are merged with their neighbours as they come, so that a quiet table's rows of thousands of
 /// ticks do not stay thousands of chunks. Larger ones are left, since merging copies them.
-const CHUNK_ROWS_MIN: usize = 512;
+const CHUNK_ROWS_MIN: usize = 128;
 
-/// Bytes (as plain Arrow) that one publish seals, so that it takes some 10 ms at most: 40 MB/s at ten publishes a second. When a
-/// second batch is waiting, the first is finished whatever it takes, which bounds the rows that are unsealed.
-const SEAL_STEP_BYTES: usize = 4 << 20;
+/// Least bytes (as plain Arrow) that one publish seals while a batch waits for it: a few ms of work. More rows since the last
+/// publish raise it, so that sealing keeps up with any rate and its cost follows the rows; a second waiting batch means that it
+/// does not, and then the first is finished whatever it takes, which bounds the rows that are unsealed.
+const SEAL_STEP_BYTES: usize = 1 << 20;
+
+/// Bytes sealed per byte appended, while there are any to seal: above 1, so that a batch is done before the next is full.
+const SEAL_PER_APPENDED: usize = 2;
 
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -43,6 +47,8 @@ pub(crate) struct Writer {
     open: Vec<Arc<Chunk>>,
     open_rows: usize,
     open_bytes_plain: usize,
+    /// Bytes published since batches were last worked on.
+    bytes_since_seal: usize,
     sealing: VecDeque<Seal>,
     sealed: VecDeque<Arc<Batch>>,
     /// Dictionaries of the last batch, by column.
@@ -126,6 +132,7 @@ impl Writer {
             open: Vec::new(),
             open_rows: 0,
             open_bytes_plain: 0,
+            bytes_since_seal: 0,
             sealing: VecDeque::new(),
             sealed: VecDeque::new(),
             shared: spec.columns.iter().map(|_| Shared::default()).collect(),
@@ -177,6 +184,7 @@ impl Writer {
             self.rows_appended += chunk.rows as u64;
             self.open_rows += chunk.rows;
             self.open_bytes_plain += chunk.bytes_plain;
+            self.bytes_since_seal += chunk.bytes_plain;
             self.open.push(Arc::new(chunk));
             self.merge_small();
         }
@@ -195,10 +203,11 @@ impl Writer {
     }
 
     fn seal(&mut self) {
+        let bytes_max = SEAL_STEP_BYTES.max(std::mem::take(&mut self.bytes_since_seal) * SEAL_PER_APPENDED);
         let mut bytes = 0;
         while let Some(mut seal) = self.sealing.pop_front() {
             while !seal.done(self.spec) {
-                if bytes >= SEAL_STEP_BYTES && self.sealing.is_empty() {
+                if bytes >= bytes_max && self.sealing.is_empty() {
                     self.sealing.push_front(seal);
                     return;
                 }

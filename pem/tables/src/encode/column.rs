@@ -160,7 +160,7 @@ impl Encoder {
 
 impl Column {
     /// The column as plain Arrow.
-    pub fn decode(&self, spec: &ColumnSpec, rows: usize) -> ArrayRef {
+    pub fn decode(&self, spec: &ColumnSpec, rows: usize, scratch: &mut Vec<u8>) -> ArrayRef {
         let nulls = self.nulls.clone();
         match (&self.data, spec.data_type) {
             (Data::Ints(ints), DataType::Boolean) => {
@@ -185,19 +185,45 @@ impl Column {
                 arrays::label(numbers.decode(rows), nulls, values.strings())
             }
             (Data::Strings { numbers, values }, _) => {
-                let strings = values.strings();
                 // As many strings as rows means that the strings are the rows: numbers follow first appearance.
                 if values.len() == rows && nulls.is_none() && numbers.counts_up() {
-                    return strings;
+                    return values.strings();
                 }
-                Arc::new(gather(&strings, &numbers.decode(rows), nulls))
+                let numbers = numbers.decode(rows);
+                Arc::new(values.read(scratch, |bytes, offsets| gather(bytes, offsets, &numbers, nulls)))
             }
         }
+    }
+
+    /// The chosen rows of a text column, so that only they are copied; `None` for other types, which are as well decoded whole.
+    pub fn decode_rows(
+        &self,
+        spec: &ColumnSpec,
+        rows: usize,
+        chosen: &BooleanBuffer,
+        scratch: &mut Vec<u8>,
+    ) -> Option<ArrayRef> {
+        let Data::Strings { numbers, values } = &self.data else { return None };
+        if spec.dictionary {
+            return None;
+        }
+        let numbers = numbers.decode::<i32>(rows);
+        let numbers: Vec<i32> = chosen.set_indices().map(|row| numbers[row]).collect();
+        let nulls = self.nulls.as_ref().map(|nulls| chosen.set_indices().map(|row| nulls.is_valid(row)).collect());
+        Some(Arc::new(values.read(scratch, |bytes, offsets| gather(bytes, offsets, &numbers, nulls))))
     }
 
     /// Least and greatest of an integer or time column's values; `None` when all are null, or of another type.
     pub fn bounds(&self) -> Option<(i64, i64)> {
         self.bounds
+    }
+
+    /// The distinct values of a 128-bit column.
+    pub fn wide_values(&self) -> Option<&[u8]> {
+        match &self.data {
+            Data::Wide { values, .. } => Some(values),
+            _ => None,
+        }
     }
 
     /// The dictionary of a string column.
@@ -253,16 +279,14 @@ fn close_gaps(values: &mut [i64], nulls: Option<&NullBuffer>) -> Option<(i64, i6
     Some((values.iter().copied().min()?, values.iter().copied().max()?))
 }
 
-fn gather(strings: &StringArray, numbers: &[i32], nulls: Option<NullBuffer>) -> StringArray {
-    let starts = strings.value_offsets();
-    let data = strings.value_data();
+fn gather(strings: &[u8], starts: &[i32], numbers: &[i32], nulls: Option<NullBuffer>) -> StringArray {
     let total = numbers.iter().map(|number| (starts[*number as usize + 1] - starts[*number as usize]) as usize).sum();
     let mut bytes = Vec::with_capacity(total);
     let mut offsets = Vec::with_capacity(numbers.len() + 1);
     offsets.push(0);
     for number in numbers {
         let number = *number as usize;
-        bytes.extend_from_slice(&data[starts[number] as usize..starts[number + 1] as usize]);
+        bytes.extend_from_slice(&strings[starts[number] as usize..starts[number + 1] as usize]);
         offsets.push(bytes.len() as i32);
     }
     arrays::strings(bytes, offsets, nulls)

@@ -110,9 +110,23 @@ impl Dictionary {
                 if let Some(strings) = decoded.lock().unwrap_or_else(PoisonError::into_inner).upgrade() {
                     return strings;
                 }
-                let strings = Arc::new(decode(bytes, *bytes_plain, lengths, self.len));
+                let mut plain = Vec::new();
+                decompress(bytes, *bytes_plain, &mut plain);
+                let strings = Arc::new(arrays::strings(plain, offsets(lengths, self.len), None));
                 *decoded.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&strings);
                 strings
+            }
+        }
+    }
+
+    /// What `read` makes of the strings, given one after the other, and of where each begins and ends. Decodes into `scratch` if
+    /// need be: for one reader that copies what it needs, which costs less than an array.
+    pub fn read<T>(&self, scratch: &mut Vec<u8>, read: impl FnOnce(&[u8], &[i32]) -> T) -> T {
+        match &self.values {
+            Values::Plain(strings) => read(strings.value_data(), strings.value_offsets()),
+            Values::Compressed { bytes, bytes_plain, lengths, .. } => {
+                decompress(bytes, *bytes_plain, scratch);
+                read(scratch, &offsets(lengths, self.len))
             }
         }
     }
@@ -149,12 +163,17 @@ impl Dictionary {
     }
 }
 
-fn decode(bytes: &[u8], bytes_plain: usize, lengths: &Ints, len: usize) -> StringArray {
-    let plain = DECOMPRESSOR.with_borrow_mut(|decompressor| {
+fn decompress(bytes: &[u8], bytes_plain: usize, out: &mut Vec<u8>) {
+    out.clear();
+    out.reserve(bytes_plain);
+    DECOMPRESSOR.with_borrow_mut(|decompressor| {
         let decompressor = decompressor
             .get_or_insert_with(|| zstd::bulk::Decompressor::new().expect("zstd needs nothing but memory to start"));
-        decompressor.decompress(bytes, bytes_plain).expect("a dictionary holds what zstd made of its strings")
+        decompressor.decompress_to_buffer(bytes, out).expect("a dictionary holds what zstd made of its strings");
     });
+}
+
+fn offsets(lengths: &Ints, len: usize) -> Vec<i32> {
     let mut offsets = Vec::with_capacity(len + 1);
     let mut end = 0;
     offsets.push(0);
@@ -162,5 +181,5 @@ fn decode(bytes: &[u8], bytes_plain: usize, lengths: &Ints, len: usize) -> Strin
         end += length;
         end
     }));
-    arrays::strings(plain, offsets, None)
+    offsets
 }
