@@ -29,7 +29,7 @@ pub fn ignored(pid: u32) -> bool {
 
 /// Pid and start of a task's process. All three programs below: kernel 5.8.
 #[inline(always)]
-fn process_of(task: *const u8) -> Process {
+pub fn process_of(task: *const u8) -> Process {
     // SAFETY: `task` is a task.
     unsafe {
         let leader: *const u8 = Typed::load(task, offset!(task_group_leader));

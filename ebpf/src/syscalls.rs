@@ -137,6 +137,15 @@ fn socket(task: *const u8, fd: u64) -> Option<*const u8> {
         }
         let list: *const u8 = Probed::load(table, offset!(fdtable_fd));
         let file: *const u8 = Probed::load(list.wrapping_add(8 * fd as usize), 0);
+        socket_of(file)
+    }
+}
+
+/// The TCP socket behind an open file.
+#[inline(always)]
+pub fn socket_of(file: *const u8) -> Option<*const u8> {
+    // SAFETY: `Probed` survives any address.
+    unsafe {
         let socket: *const u8 = Probed::load(file, offset!(file_private_data));
         // What a file's private data is depends on its kind; that of a socket points back at the file.
         if socket.is_null() || Probed::load::<*const u8>(socket, offset!(socket_file)) != file {

@@ -33,6 +33,7 @@ fn main() {
         arguments.remove(at);
         arguments.remove(at)
     });
+    let json = json.or_else(|| std::env::var("PYXIS_BENCH_JSON").ok());
     let mut numbers = arguments.iter().filter_map(|argument| argument.parse::<u64>().ok());
     let (seconds, rounds) = (numbers.next().unwrap_or(4), numbers.next().unwrap_or(5));
     let mut captures: Vec<Capture> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
@@ -81,7 +82,11 @@ fn main() {
                 wanted += traced.records;
                 requests += traced.requests;
             }
-            let counted = server.run(load, length, Some((capture, true)));
+            let mut counted = server.run(load, length, Some((capture, true)));
+            // The client's calls run the programs too, though nothing is done for it: what they take is the half of what
+            // is left when the server is ignored as well.
+            let ignored = server.run_ignoring(load, length, Some((capture, true)), true);
+            counted.bpf_ns -= ignored.bpf_ns / 2.0;
             let tax = if load == Load::Paced { getppid_tax(capture) } else { f64::NAN };
             let difference: Vec<f64> = on.iter().zip(&off).map(|(on, off)| on - off).collect();
             println!(
@@ -205,13 +210,21 @@ impl Nginx {
     }
 
     fn run(&self, load: Load, length: Duration, tracing: Option<(Capture, bool)>) -> Run {
+        self.run_ignoring(load, length, tracing, false)
+    }
+
+    fn run_ignoring(&self, load: Load, length: Duration, tracing: Option<(Capture, bool)>, itself: bool) -> Run {
         let stop = AtomicBool::new(false);
         let requests = AtomicU64::new(0);
         std::thread::scope(|scope| {
             let mut probes = tracing.map(|(capture, stats)| {
                 std::fs::write(STATS, if stats { "1" } else { "0" }).expect("root");
                 let config = Config { capture, ignore_pids: vec![std::process::id()], ..Config::new(object()) };
-                Probes::load(&config).expect("loads")
+                let mut probes = Probes::load(&config).expect("loads");
+                if itself {
+                    probes.ignore(&[self.worker]).expect("room");
+                }
+                probes
             });
             let reader = probes.as_ref().map(|probes| {
                 let ring = probes.ring().try_clone_to_owned().expect("a descriptor");
@@ -234,10 +247,10 @@ impl Nginx {
             }
             std::thread::sleep(Duration::from_millis(500));
             let sums = |probes: &Option<Probes>| probes.as_ref().map(|probes| probes.stats()).unwrap_or_default();
-            let (before, cpu, served) = (sums(&probes), cpu_ns(self.worker), self.served(&requests, load, &reader));
+            let (before, cpu, served) = (sums(&probes), cpu_ns(self.worker), requests.load(Ordering::Relaxed));
             std::thread::sleep(length);
             let (after, cpu, served) =
-                (sums(&probes), cpu_ns(self.worker) - cpu, self.served(&requests, load, &reader) - served);
+                (sums(&probes), cpu_ns(self.worker) - cpu, requests.load(Ordering::Relaxed) - served);
             let mut run = Run { requests: served, ..Run::default() };
             stop.store(true, Ordering::Relaxed);
             if let Some(mut wrk) = wrk.take() {
@@ -271,10 +284,6 @@ impl Nginx {
             }
             run
         })
-    }
-
-    fn served<T>(&self, requests: &AtomicU64, _: Load, _: &Option<T>) -> u64 {
-        requests.load(Ordering::Relaxed)
     }
 
     fn wrk(&self, length: Duration) -> Child {

@@ -83,7 +83,8 @@ pub struct Header {
     pub cpu: u16,
     /// Bytes of the record that are meaningful, header included; the ring's slot may be longer.
     pub len: u32,
-    /// Counts every record this CPU wanted to write, written or dropped: a gap is a loss.
+    /// Counts every record this CPU wanted to write, written or dropped: a gap is a loss. An interrupt may come between
+    /// taking a number and taking room in the ring, so a record may follow one with the next higher number.
     pub seq: u64,
     /// `CLOCK_BOOTTIME`, ns.
     pub time_ns: u64,

@@ -11,13 +11,13 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt::PeerCredentials};
 
 use super::{
-    load::{self, Capture, ProbeStatus, Probes},
+    load::{self, Capture, ProbeStatus, Probes, Survey},
     privileges::{self, capability},
     procfs,
     wire::{self, Hello, Request, Response},
@@ -25,6 +25,9 @@ use super::{
 
 /// A client that begins a frame must end it in this time, and take its answer in it.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The walks may take one part in so many of the time; on a machine with very many open files they come less often.
+const SURVEY_SHARE: u32 = 200;
 
 /// What the helper is told at its start.
 #[derive(Clone, Debug)]
@@ -52,6 +55,8 @@ pub enum Error {
     Tie(#[source] io::Error),
     #[error("cannot give up privileges")]
     Drop(#[source] io::Error),
+    #[error("cannot start the thread that goes through open sockets")]
+    Survey(#[source] io::Error),
     #[error("cannot accept a connection")]
     Accept(#[source] io::Error),
 }
@@ -80,11 +85,23 @@ impl Helper {
         // Children from now on are ignored by the fork probe; those that exist already must be named.
         let descendants = descendants(&config.load.ignore_pids);
         if let Err(error) = probes.ignore(&descendants) {
-            eprintln!("helper: cannot exclude running children from tracing: {error}");
+            tracing::warn!(%error, "cannot exclude running children from tracing");
         }
         let listener = listen(&config.socket_path, config.allowed_uid)?;
         // For /proc of other users: links and io need ptrace access, folders to be searched need the other.
-        privileges::keep_only(&[capability::SYS_PTRACE, capability::DAC_READ_SEARCH]).map_err(Error::Drop)?;
+        let mut keep = vec![capability::SYS_PTRACE, capability::DAC_READ_SEARCH];
+        if !load::kernel_at_least(6, 0) {
+            // Before, the bpf call was closed to others as a whole, also for descriptors they hold.
+            keep.push(capability::BPF);
+        }
+        privileges::keep_only(&keep).map_err(Error::Drop)?;
+        if let Some(survey) = probes.take_survey() {
+            let period = config.load.survey_period;
+            std::thread::Builder::new()
+                .name("survey".to_owned())
+                .spawn(move || survey_for_ever(&survey, period))
+                .map_err(Error::Survey)?;
+        }
         Ok(Self { probes, listener, config })
     }
 
@@ -109,7 +126,7 @@ impl Helper {
             if let Err(error) = self.serve_one(&stream)
                 && error.kind() != io::ErrorKind::UnexpectedEof
             {
-                eprintln!("helper: {error}");
+                tracing::warn!(%error, "a client of the helper was let go");
             }
         }
     }
@@ -164,6 +181,18 @@ impl Helper {
             },
             Request::Programs => Response::Programs(self.probes.stats()),
         }
+    }
+}
+
+/// Goes through all open sockets at once, and then every `period`.
+fn survey_for_ever(survey: &Survey, period: Duration) {
+    loop {
+        let start = Instant::now();
+        if let Err(error) = survey.run() {
+            tracing::warn!(%error, "cannot go through open sockets, so silent connections are told late");
+            return;
+        }
+        std::thread::sleep(period.max(start.elapsed() * SURVEY_SHARE));
     }
 }
 

@@ -3,8 +3,9 @@
 use std::{
     collections::HashSet,
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use aya::{
@@ -93,6 +94,8 @@ enum Hook {
     Enter,
     /// `syscalls:sys_exit_*`
     Exit,
+    /// A walk over all open files, run when asked for.
+    Files,
 }
 
 #[derive(Clone, Copy)]
@@ -123,6 +126,9 @@ const PROCESS: [ProgramSpec; 3] = [
     typed("process_exec", "sched_process_exec"),
     typed("process_exit", "sched_process_exit"),
 ];
+
+const SOCKET_SURVEY: ProgramSpec = ProgramSpec { name: "socket_survey", hook: Hook::Files };
+const CALL_SURVEY: ProgramSpec = ProgramSpec { name: "call_survey", hook: Hook::Files };
 
 /// The calls tier 3 hooks; must be those that `syscalls.rs` of the kernel programs knows.
 const CALL_NAMES: [&str; 9] =
@@ -171,6 +177,9 @@ pub enum Error {
     Foreign { path: PathBuf, what: &'static str },
 }
 
+/// How often all open sockets are gone through unless told otherwise: how late the last bytes of a connection that has
+/// fallen silent are told. A walk over 10,000 open files takes some 2 ms.
+pub const SURVEY_PERIOD: Duration = Duration::from_secs(5);
 /// What to load.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -185,6 +194,8 @@ pub struct Config {
     pub call_bytes: u32,
     /// Thread-group ids that are not traced, nor what they start from now on.
     pub ignore_pids: Vec<u32>,
+    /// How often the helper goes through all open sockets.
+    pub survey_period: Duration,
 }
 
 impl Config {
@@ -197,6 +208,7 @@ impl Config {
             protocols: vec![protocol::HTTP],
             call_bytes: ebpf_abi::CALL_BYTES_DEFAULT,
             ignore_pids: Vec::new(),
+            survey_period: SURVEY_PERIOD,
         }
     }
 
@@ -222,6 +234,19 @@ pub struct Probes {
     tier: Capture,
     statuses: Vec<ProbeStatus>,
     settings: Settings,
+    survey: Option<Survey>,
+}
+
+/// The walk over all open sockets: tells connections from before with their owners, and the last bytes of silent ones.
+pub struct Survey {
+    link: OwnedFd,
+}
+
+impl Survey {
+    /// Walks once. Its records are in the ring when it returns.
+    pub fn run(&self) -> io::Result<()> {
+        privileges::walk(self.link.as_fd())
+    }
 }
 
 /// Counts of one program, as the kernel keeps them.
@@ -265,8 +290,11 @@ impl Probes {
                 statuses.iter().any(|status| status.program == spec.name && status.status == Status::Attached)
             });
             if whole {
+                let survey = if tier == Capture::Socket { SOCKET_SURVEY } else { CALL_SURVEY };
+                statuses.push(start(&mut ebpf, survey, tier, &aya_btf));
+                let survey = survey_of(&ebpf, survey.name);
                 statuses.extend(failed);
-                return Ok(Self { ebpf, tier, statuses, settings: config.settings() });
+                return Ok(Self { ebpf, tier, statuses, settings: config.settings(), survey });
             }
             let worst = statuses.iter().find(|status| {
                 status.status == Status::Failed && tier.programs().iter().any(|spec| spec.name == status.program)
@@ -310,6 +338,11 @@ impl Probes {
     pub fn ignore(&mut self, pids: &[u32]) -> io::Result<()> {
         let map = self.ebpf.map_mut("IGNORED").expect("checked when opened");
         ignore(map, pids)
+    }
+
+    /// The survey, to be run by whoever has time for it; once.
+    pub fn take_survey(&mut self) -> Option<Survey> {
+        self.survey.take()
     }
 
     /// What the kernel counted of each program.
@@ -378,6 +411,7 @@ fn start(ebpf: &mut Ebpf, spec: ProgramSpec, tier: Capture, btf: &AyaBtf) -> Pro
         Hook::Typed(name) => format!("tp_btf:{name}"),
         Hook::Enter => "tracepoint:syscalls:sys_enter_*".to_owned(),
         Hook::Exit => "tracepoint:syscalls:sys_exit_*".to_owned(),
+        Hook::Files => "iter:task_file".to_owned(),
     };
     let result = match ebpf.program_mut(spec.name) {
         None => Err("the object has no such program".to_owned()),
@@ -404,11 +438,17 @@ fn attach(program: &mut Program, hook: Hook, btf: &AyaBtf) -> Result<String, Str
                 program.attach("syscalls", &format!("{prefix}{call}")).map_err(|error| told(&error))?;
             }
         }
+        (Hook::Files, Program::Iter(program)) => program.load("task_file", btf).map_err(|error| told(&error))?,
         _ => return Err("the object has a program of another kind by this name".to_owned()),
     }
     let info = program.info().map_err(|error| told(&error))?;
     let verified = info.verified_instruction_count().unwrap_or(0);
     Ok(format!("{} bytes, {verified} instructions verified", info.size_translated().unwrap_or(0)))
+}
+
+fn survey_of(ebpf: &Ebpf, name: &str) -> Option<Survey> {
+    let fd = ebpf.program(name)?.fd().ok()?;
+    Some(Survey { link: privileges::link_walk(fd.as_fd()).ok()? })
 }
 
 /// What the verifier said last, which is where it says why; the rest of its log can be megabytes.

@@ -3,7 +3,7 @@
 use std::{
     io,
     mem::size_of,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     path::Path,
 };
 
@@ -154,6 +154,42 @@ pub(super) fn program_counts(program: BorrowedFd<'_>) -> io::Result<(u64, u64, u
         return Err(io::Error::last_os_error());
     }
     Ok((info[RUN_TIME], info[RUN_TIME + 1], info[RUN_TIME + 2]))
+}
+
+/// Makes a walk out of a loaded iterator program.
+pub(super) fn link_walk(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const LINK_CREATE: libc::c_long = 28;
+    const TRACE_ITER: u32 = 28;
+    // `struct bpf_attr`, link_create: program, target, kind of attachment, flags.
+    let attr = [program.as_raw_fd() as u32, 0, TRACE_ITER, 0];
+    bpf_fd(LINK_CREATE, &attr)
+}
+
+/// Walks once from beginning to end.
+pub(super) fn walk(link: BorrowedFd<'_>) -> io::Result<()> {
+    use std::io::Read;
+    const ITER_CREATE: libc::c_long = 33;
+    let mut file = std::fs::File::from(bpf_fd(ITER_CREATE, &[link.as_raw_fd() as u32, 0])?);
+    // The program writes nothing into the file; a read goes on until the walk is done or has gone on for long.
+    loop {
+        match file.read(&mut [0; 64]) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A bpf call that makes a descriptor.
+fn bpf_fd(command: libc::c_long, attr: &[u32]) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel reads `attr` as long as it is said to be, and takes what follows in the full structure as zero.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_ptr(), size_of_val(attr)) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just made for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// The bytes of one of the plain structures that are shared with the kernel programs.
