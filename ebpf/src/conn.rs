@@ -8,7 +8,7 @@ use aya_ebpf::{
 use ebpf_abi::Process;
 
 use crate::{
-    counters,
+    counters::{self, Atomic, Numbering, Plain},
     emit::now_ns,
     kernel::{Access, Probed, Typed},
 };
@@ -96,6 +96,7 @@ const BPF_SK_STORAGE_GET_F_CREATE: u64 = 1;
 /// How a tier finds sockets and their state.
 pub trait Tier {
     type Access: Access;
+    type Numbering: Numbering;
 
     /// The state of this socket's connection, if there is one.
     fn find(sk: *const u8) -> Option<*mut Conn>;
@@ -117,6 +118,7 @@ pub struct InTable;
 
 impl Tier for InSocket {
     type Access = Typed;
+    type Numbering = Atomic;
 
     #[inline(always)]
     fn find(sk: *const u8) -> Option<*mut Conn> {
@@ -182,6 +184,7 @@ pub static BLANK: Conn = Conn {
 
 impl Tier for InTable {
     type Access = Probed;
+    type Numbering = Plain;
 
     #[inline(always)]
     fn find(sk: *const u8) -> Option<*mut Conn> {

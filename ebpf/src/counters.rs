@@ -3,9 +3,7 @@
 use core::arch::asm;
 
 use aya_ebpf::{btf_maps::Array, helpers::generated::bpf_get_smp_processor_id, macros::btf_map};
-use ebpf_abi::{CPUS_MAX, CpuCounters, Settings, counter};
-
-use crate::globals::setting;
+use ebpf_abi::{CPUS_MAX, CpuCounters, counter};
 
 const BPF_F_MMAPABLE: usize = 1 << 10;
 
@@ -33,23 +31,51 @@ pub fn add(slot: usize, n: u64) {
     }
 }
 
-/// The next sequence number of this CPU.
-#[inline(always)]
-pub fn next_sequence(cpu: u32) -> u64 {
-    let Some(counters) = COUNTERS.get_ptr_mut(cpu) else { return 0 };
-    // SAFETY: as in `add`; the atomic form matters because programs in interrupts take numbers too.
-    unsafe {
-        let place = (&raw mut (*counters).slots).cast::<u64>().add(counter::RECORDS);
-        if setting!(features) & Settings::ATOMIC_FETCH != 0 {
-            let mut value = 1u64;
-            // `core::sync::atomic` does not exist for this target, though its instruction does.
+/// How sequence numbers are taken. A program in an interrupt takes numbers too, perhaps just now.
+pub trait Numbering {
+    /// Adds one, and gives what was there.
+    ///
+    /// # Safety
+    /// `place` points to a counter that may be written.
+    unsafe fn take(place: *mut u64) -> u64;
+}
+
+/// By one instruction. Kernel 5.12: an older one refuses each program in which the instruction merely stands.
+pub struct Atomic;
+
+/// By a read and a write; an interrupt between them makes two records with one number, in one of some million records.
+pub struct Plain;
+
+impl Numbering for Atomic {
+    #[inline(always)]
+    unsafe fn take(place: *mut u64) -> u64 {
+        let mut value = 1u64;
+        // `core::sync::atomic` does not exist for this target, though its instruction does.
+        // SAFETY: the caller's promise.
+        unsafe {
             asm!("{value} = atomic_fetch_add((u64 *)({place} + 0), {value})",
                 place = in(reg) place, value = inout(reg) value, options(nostack));
-            value
-        } else {
-            let old = place.read();
-            place.write(old + 1);
+        }
+        value
+    }
+}
+
+impl Numbering for Plain {
+    #[inline(always)]
+    unsafe fn take(place: *mut u64) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let old = place.read_volatile();
+            place.write_volatile(old + 1);
             old
         }
     }
+}
+
+/// The next sequence number of this CPU.
+#[inline(always)]
+pub fn next_sequence<N: Numbering>(cpu: u32) -> u64 {
+    let Some(counters) = COUNTERS.get_ptr_mut(cpu) else { return 0 };
+    // SAFETY: the verifier checked the pointer; the slot is below SLOTS.
+    unsafe { N::take((&raw mut (*counters).slots).cast::<u64>().add(counter::RECORDS)) }
 }

@@ -7,7 +7,10 @@ use aya_ebpf::{
 };
 use ebpf_abi::{Header, Kind, RING_BYTES, counter};
 
-use crate::{counters, globals::setting};
+use crate::{
+    counters::{self, Numbering},
+    globals::setting,
+};
 
 #[btf_map]
 static RING: RingBuf<u8, { RING_BYTES as usize }> = RingBuf::new();
@@ -25,9 +28,9 @@ pub fn now_ns() -> u64 {
 
 /// Takes the next number of this CPU for a record that is about to be written.
 #[inline(always)]
-pub fn header(kind: Kind, len: u32, time_ns: u64) -> Header {
+pub fn header<N: Numbering>(kind: Kind, len: u32, time_ns: u64) -> Header {
     let cpu = counters::cpu();
-    Header { kind: kind as u16, cpu: cpu as u16, len, seq: counters::next_sequence(cpu), time_ns }
+    Header { kind: kind as u16, cpu: cpu as u16, len, seq: counters::next_sequence::<N>(cpu), time_ns }
 }
 
 /// Writes the first `len` bytes at `record`; false (and counted) when the ring is full.

@@ -61,8 +61,7 @@ pub static CALLS: Calls = Calls {
 };
 
 #[unsafe(no_mangle)]
-pub static SETTINGS: Settings =
-    Settings { abi_version: 0, protocols: 0, call_bytes: 0, run_bytes: 0, wake_bytes: 0, features: 0 };
+pub static SETTINGS: Settings = Settings { abi_version: 0, protocols: 0, call_bytes: 0, run_bytes: 0, wake_bytes: 0 };
 
 /// Reads a global without letting the compiler fold in the value it was declared with.
 #[inline(always)]

@@ -8,7 +8,8 @@ use ebpf_abi::{
 use crate::{
     call::{IoVec, Source},
     conn::{Conn, flags},
-    counters, emit,
+    counters::{self, Numbering},
+    emit,
     globals::setting,
     http,
     kernel::opaque,
@@ -154,7 +155,14 @@ pub fn scratch<const DIRECTION: u8>() -> Option<&'static mut Scratch> {
 
 /// Copies the payload of a call into as many records as it takes.
 #[inline(always)]
-pub fn copy<const DIRECTION: u8>(conn: &mut Conn, source: &Source, total: u32, place: &Place, held: u32, now: u64) {
+pub fn copy<N: Numbering, const DIRECTION: u8>(
+    conn: &mut Conn,
+    source: &Source,
+    total: u32,
+    place: &Place,
+    held: u32,
+    now: u64,
+) {
     let Some(scratch) = scratch::<DIRECTION>() else {
         counters::add(counter::LOST_NO_STATE, 1);
         return;
@@ -172,13 +180,13 @@ pub fn copy<const DIRECTION: u8>(conn: &mut Conn, source: &Source, total: u32, p
         // SAFETY: eight bytes of the payload, which is aligned to eight.
         unsafe { (&raw mut scratch.payload).cast::<u64>().write(conn.held) };
         scratch.head.pos = place.pos.wrapping_sub(held as u64);
-        send_record(scratch, held, held, exact | data_flags::MORE, now);
+        send_record::<N>(scratch, held, held, exact | data_flags::MORE, now);
     }
 
     if !source.reachable {
         counters::add(counter::BYTES_OPAQUE, total as u64);
         scratch.head.pos = place.pos;
-        send_record(scratch, total, 0, exact | data_flags::OPAQUE, now);
+        send_record::<N>(scratch, total, 0, exact | data_flags::OPAQUE, now);
         return;
     }
 
@@ -202,7 +210,7 @@ pub fn copy<const DIRECTION: u8>(conn: &mut Conn, source: &Source, total: u32, p
                 let pos = scratch.walk.pos.get();
                 look_for_switch(conn, scratch, fill);
                 scratch.head.pos = pos;
-                send_record(scratch, fill as u32, fill as u32, exact | data_flags::MORE, now);
+                send_record::<N>(scratch, fill as u32, fill as u32, exact | data_flags::MORE, now);
                 scratch.walk.pos.set(pos + fill);
                 let left = scratch.walk.left.get();
                 scratch.walk.left.set(left - fill);
@@ -217,7 +225,7 @@ pub fn copy<const DIRECTION: u8>(conn: &mut Conn, source: &Source, total: u32, p
     // Bytes that were wanted and are not here: the caller's memory could not be read, or lies in too many pieces.
     let bits = if scratch.walk.want.get() != 0 { data_flags::OPAQUE } else { 0 };
     let left = scratch.walk.left.get();
-    send_record(scratch, left as u32, fill as u32, exact | bits, now);
+    send_record::<N>(scratch, left as u32, fill as u32, exact | bits, now);
 }
 
 enum Step {
@@ -284,13 +292,13 @@ fn look_for_switch(conn: &mut Conn, scratch: &Scratch, fill: u64) {
 
 /// Writes the record in `scratch`.
 #[inline(always)]
-fn send_record(scratch: &mut Scratch, total: u32, captured: u32, bits: u16, now: u64) {
+fn send_record<N: Numbering>(scratch: &mut Scratch, total: u32, captured: u32, bits: u16, now: u64) {
     let captured = opaque(captured as u64) as u32;
     if captured > DATA_MAX as u32 {
         return;
     }
     let len = size_of::<Data>() as u32 + captured;
-    scratch.head.header = emit::header(Kind::Data, len, now);
+    scratch.head.header = emit::header::<N>(Kind::Data, len, now);
     scratch.head.total = total;
     scratch.head.captured = captured;
     scratch.head.flags = bits;

@@ -9,6 +9,7 @@ use aya_ebpf::{
 use ebpf_abi::{COMM_LEN, FILENAME_MAX, Kind, ProcExec, ProcExit, Process};
 
 use crate::{
+    counters::Plain,
     emit,
     globals::offset,
     kernel::{Access, Typed},
@@ -64,7 +65,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let mut record = ProcExec {
-        header: emit::header(Kind::ProcExec, size_of::<ProcExec>() as u32, emit::now_ns()),
+        header: emit::header::<Plain>(Kind::ProcExec, size_of::<ProcExec>() as u32, emit::now_ns()),
         process,
         comm: [0; COMM_LEN],
         filename: [0; FILENAME_MAX],
@@ -96,7 +97,7 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: a task.
     let code: i32 = unsafe { Typed::load(task, offset!(task_exit_code)) };
     let mut record = ProcExit {
-        header: emit::header(Kind::ProcExit, size_of::<ProcExit>() as u32, emit::now_ns()),
+        header: emit::header::<Plain>(Kind::ProcExit, size_of::<ProcExit>() as u32, emit::now_ns()),
         process: process_of(task),
         comm: [0; COMM_LEN],
         // As `wait` packs them.

@@ -78,7 +78,7 @@ fn established<T: Tier>(sk: *const u8) {
     place::begin::<T>(conn, sk);
     if conn.role == role::CLIENT {
         if conn.flags & flags::OPENED == 0 {
-            tell::open(conn, sk, now);
+            tell::open::<T::Numbering>(conn, sk, now);
         }
     } else {
         // Told at the first call on it, which shows whose it is.
@@ -95,10 +95,10 @@ fn closed<T: Tier>(sk: *const u8) {
     if conn.flags & (flags::IGNORED | flags::CLOSED) == 0 && conn.flags & (flags::ESTABLISHED | flags::EXISTING) != 0 {
         let now = emit::now_ns();
         if conn.flags & flags::OPENED == 0 {
-            tell::open(conn, sk, now);
+            tell::open::<T::Numbering>(conn, sk, now);
         }
         place::last_bytes::<T>(conn, sk);
-        tell::close(conn, now);
+        tell::close::<T::Numbering>(conn, now);
         conn.flags |= flags::CLOSED;
     }
     T::forget(sk);

@@ -107,9 +107,9 @@ fn look_at<T: Tier>(sk: *const u8, task: *const u8, fd: u32) {
         conn.fd = fd as i32;
     }
     if conn.flags & (flags::OPENED | flags::CHANGED) != flags::OPENED {
-        tell::open(conn, sk, now);
+        tell::open::<T::Numbering>(conn, sk, now);
     }
     if conn.sent_bytes + conn.recv_bytes != conn.reported_bytes {
-        tell::report(conn, now);
+        tell::report::<T::Numbering>(conn, now);
     }
 }

@@ -6,6 +6,7 @@ use ebpf_abi::{ConnClose, ConnOpen, ConnStats, Endpoint, Kind, Offsets, open_fla
 
 use crate::{
     conn::{Conn, flags},
+    counters::Numbering,
     emit,
     globals::offset,
     kernel::{Access, Probed},
@@ -24,11 +25,11 @@ pub fn told_role(conn: &Conn) -> u8 {
 /// Tells what is known of a connection.
 #[cold]
 #[inline(never)]
-pub fn open(conn: &mut Conn, sk: *const u8, now: u64) {
+pub fn open<N: Numbering>(conn: &mut Conn, sk: *const u8, now: u64) {
     conn.flags = conn.flags & !flags::CHANGED | flags::OPENED;
     let (local, remote, netns) = ends(sk);
     let record = ConnOpen {
-        header: emit::header(Kind::ConnOpen, size_of::<ConnOpen>() as u32, now),
+        header: emit::header::<N>(Kind::ConnOpen, size_of::<ConnOpen>() as u32, now),
         process: conn.owner,
         conn_id: conn.id,
         local,
@@ -83,9 +84,9 @@ fn ends(sk: *const u8) -> (Endpoint, Endpoint, u32) {
 }
 
 #[inline(always)]
-fn stats(conn: &Conn, kind: Kind, now: u64) -> ConnStats {
+fn stats<N: Numbering>(conn: &Conn, kind: Kind, now: u64) -> ConnStats {
     ConnStats {
-        header: emit::header(kind, size_of::<ConnStats>() as u32, now),
+        header: emit::header::<N>(kind, size_of::<ConnStats>() as u32, now),
         process: conn.owner,
         conn_id: conn.id,
         sent_bytes: conn.sent_bytes,
@@ -99,10 +100,10 @@ fn stats(conn: &Conn, kind: Kind, now: u64) -> ConnStats {
 /// Tells the counts of a connection so far.
 #[cold]
 #[inline(never)]
-pub fn report(conn: &mut Conn, now: u64) {
+pub fn report<N: Numbering>(conn: &mut Conn, now: u64) {
     conn.reported_bytes = conn.sent_bytes + conn.recv_bytes;
     conn.reported_ns = now;
-    let stats = stats(conn, Kind::ConnStats, now);
+    let stats = stats::<N>(conn, Kind::ConnStats, now);
     // SAFETY: a local, whole.
     unsafe { emit::write((&raw const stats).cast(), size_of::<ConnStats>() as u32) };
 }
@@ -110,8 +111,8 @@ pub fn report(conn: &mut Conn, now: u64) {
 /// Tells that a connection ended; its counts are final.
 #[cold]
 #[inline(never)]
-pub fn close(conn: &Conn, now: u64) {
-    let record = ConnClose { stats: stats(conn, Kind::ConnClose, now) };
+pub fn close<N: Numbering>(conn: &Conn, now: u64) {
+    let record = ConnClose { stats: stats::<N>(conn, Kind::ConnClose, now) };
     // SAFETY: a local, whole.
     unsafe { emit::write((&raw const record).cast(), size_of::<ConnClose>() as u32) };
 }

@@ -52,7 +52,7 @@ pub fn moved<T: Tier, const DIRECTION: u8>(call: Moved, args: &impl Args, task: 
     }
     if call.result <= 0 {
         if conn.flags & (flags::OPENED | flags::CLOSED) == 0 {
-            tell::open(conn, call.sk, emit::now_ns());
+            tell::open::<T::Numbering>(conn, call.sk, emit::now_ns());
         }
         return;
     }
@@ -124,15 +124,15 @@ fn bytes<T: Tier, const DIRECTION: u8>(conn: &mut Conn, call: Moved, args: &impl
     }
     let wanted = setting!(protocols) >> conn.protocol & 1 != 0 && conn.protocol != protocol::UNKNOWN;
     if conn.flags & flags::CLOSED == 0 && conn.flags & (flags::OPENED | flags::CHANGED) != flags::OPENED {
-        tell::open(conn, call.sk, now);
+        tell::open::<T::Numbering>(conn, call.sk, now);
     }
     if wanted && conn.flags & flags::SWITCHED == 0 {
-        payload::copy::<DIRECTION>(conn, &source, total, &place, held, now);
+        payload::copy::<T::Numbering, DIRECTION>(conn, &source, total, &place, held, now);
     }
     let sum = conn.sent_bytes + conn.recv_bytes;
     if conn.flags & flags::CLOSED == 0
         && (sum - conn.reported_bytes >= STATS_BYTES || now - conn.reported_ns >= STATS_NS)
     {
-        tell::report(conn, now);
+        tell::report::<T::Numbering>(conn, now);
     }
 }

@@ -406,13 +406,6 @@ pub struct Settings {
     pub run_bytes: u32,
     /// The reader is woken once more than this many bytes wait in the ring.
     pub wake_bytes: u32,
-    /// Bit 0: sequence numbers are taken by an atomic add (kernel 5.12 and later).
-    pub features: u32,
-}
-
-impl Settings {
-    /// Bit of [`Settings::features`].
-    pub const ATOMIC_FETCH: u32 = 1;
 }
 
 impl Default for Settings {
@@ -423,7 +416,6 @@ impl Default for Settings {
             call_bytes: CALL_BYTES_DEFAULT,
             run_bytes: RUN_BYTES_DEFAULT,
             wake_bytes: RING_WAKE_BYTES,
-            features: Self::ATOMIC_FETCH,
         }
     }
 }
@@ -431,7 +423,7 @@ impl Default for Settings {
 const _: () = {
     assert!(size_of::<Offsets>() == 42 * 4);
     assert!(size_of::<Calls>() == 40);
-    assert!(size_of::<Settings>() == 24);
+    assert!(size_of::<Settings>() == 20);
     assert!(size_of::<Header>() == 24);
     assert!(size_of::<Process>() == 16);
     assert!(size_of::<Data>() == 24 + 16 + 8 + 8 + 4 + 4 + 8);

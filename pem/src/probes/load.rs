@@ -213,7 +213,6 @@ impl Config {
     }
 
     fn settings(&self) -> Settings {
-        let features = if kernel_at_least(5, 12) { Settings::ATOMIC_FETCH } else { 0 };
         Settings {
             protocols: self
                 .protocols
@@ -222,7 +221,6 @@ impl Config {
             call_bytes: self.call_bytes.min((ebpf_abi::DATA_MAX * ebpf_abi::DATA_RECORDS_PER_CALL) as u32),
             // A ring smaller than usual must wake its reader earlier.
             wake_bytes: ebpf_abi::RING_WAKE_BYTES.min(self.ring_bytes / 4),
-            features,
             ..Settings::default()
         }
     }
