@@ -158,15 +158,18 @@ impl Conns {
             conn.facts.upid = out.machine.upid(data.process);
         }
         conn.learn(data.protocol, data.role);
+        let first = conn.sent_seen + conn.received_seen == 0;
         match direction {
             Direction::Send => conn.sent_seen = conn.sent_seen.saturating_add(data.total as u64),
             Direction::Recv => conn.received_seen = conn.received_seen.saturating_add(data.total as u64),
         }
         if !conn.deaf {
-            conn.listen(payload);
+            conn.listen(payload, first);
             let held = conn.flow.held_bytes();
             let held_before = conn.flow.holds();
-            let crowded = self.held_bytes > HELD_BYTES_MAX;
+            // Where nothing was copied and nobody listens the order does not matter, only the position reached.
+            let nothing = conn.parser.is_none() && payload.is_empty();
+            let crowded = self.held_bytes > HELD_BYTES_MAX || nothing;
             let piece =
                 Piece { direction, pos: data.pos, total: data.total as u64, payload, time_ns: data.header.time_ns };
             conn.with_flow(out, |flow, to| flow.push(piece, crowded, to));
@@ -358,7 +361,7 @@ impl Conn {
     }
 
     /// Makes the parser once the protocol is known, from the kernel or from the bytes themselves.
-    fn listen(&mut self, payload: &[u8]) {
+    fn listen(&mut self, payload: &[u8], first: bool) {
         if self.parser.is_some() {
             return;
         }
@@ -369,6 +372,8 @@ impl Conn {
         if let Some((index, protocol)) = found {
             self.parser = Some((protocol.parser)());
             self.parsed_as = index;
+            // Bytes that went by before are a beginning that the parser has not seen.
+            self.facts.existing |= !first;
         }
     }
 

@@ -109,7 +109,7 @@ impl Processes {
             exe: filename.clone().into_owned(),
             // Until it is read: the old one's arguments would be a lie.
             cmdline: filename.into_owned(),
-            ..before.unwrap_or_default()
+            ..before.unwrap_or_else(stranger)
         };
         self.learn(machine, process, ledger, rows);
     }
@@ -124,7 +124,7 @@ impl Processes {
             pid: upid.pid,
             start_ticks: upid.start_ticks,
             comm: record::text(&exit.comm).into_owned(),
-            ..Process::default()
+            ..stranger()
         });
         tell(machine, &process, exit.header.time_ns, Ended::Yes(Some(code)), rows);
     }
@@ -162,14 +162,22 @@ impl Processes {
     }
 }
 
+/// The kernel's number for no user: stands for one that is not known, since 0 would say root.
+const UID_UNKNOWN: u32 = u32::MAX;
+
+/// A process of which only the kernel's record is known. One that lives for milliseconds is never more.
+fn stranger() -> Process {
+    Process { uid: UID_UNKNOWN, ..Process::default() }
+}
+
 fn tell(machine: &Machine, process: &Process, time_ns: u64, ended: Ended, rows: &mut dyn Rows) {
     let upid = Upid::new(machine.asid, process.pid, process.start_ticks);
     rows.append(&[
         Value::Time(machine.epoch_ns(time_ns)),
         Value::U128(upid.as_u128()),
         Value::Int(process.pid as i64),
-        Value::Int(process.ppid as i64),
-        Value::Int(process.uid as i64),
+        if process.ppid == 0 && process.uid == UID_UNKNOWN { Value::Null } else { Value::Int(process.ppid as i64) },
+        if process.uid == UID_UNKNOWN { Value::Null } else { Value::Int(process.uid as i64) },
         Value::Str(&process.comm),
         Value::Str(&process.exe),
         Value::Str(&process.cmdline),

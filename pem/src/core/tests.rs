@@ -285,11 +285,42 @@ fn a_process_is_told_when_seen_changed_and_ended() {
     world.seconds(2);
     let store = world.finish();
     assert_eq!(texts(&store, "processes", "comm"), ["sh", "nginx", "nginx"]);
+    assert_eq!(column(&store, "processes", "ppid"), ["1", "1", "1"]);
     assert_eq!(texts(&store, "processes", "exe"), ["/bin/sh", "/usr/sbin/nginx", "/usr/sbin/nginx"]);
     assert_eq!(column(&store, "processes", "exited"), ["false", "false", "true"]);
     assert_eq!(column(&store, "processes", "exit_code"), ["", "", "137"]);
     assert_eq!(ints(&store, "proc_exit_events", "exit_code"), [-1]);
     assert_eq!(ints(&store, "proc_exit_events", "signal"), [9]);
+}
+
+#[test]
+fn a_process_too_short_for_proc_is_told_without_what_is_not_known() {
+    let mut world = World::new();
+    world.exec("true", "/bin/true");
+    world.exit(0, 0);
+    world.seconds(1);
+    let store = world.finish();
+    assert_eq!(texts(&store, "processes", "exe"), ["/bin/true"]);
+    assert_eq!(
+        (column(&store, "processes", "uid"), column(&store, "processes", "ppid")),
+        (vec![String::new()], vec![String::new()])
+    );
+    assert_eq!(column(&store, "processes", "exit_code"), ["0"]);
+}
+
+#[test]
+fn bytes_before_the_protocol_was_known_do_not_disturb() {
+    let mut world = World::new();
+    let conn = world.server(1, [10, 0, 0, 9], 1);
+    // Nothing was copied of the first bytes, as the kernel does before it knows the protocol.
+    let opaque = world.unseen(conn, false, 300);
+    world.apply_all([&opaque]);
+    world.recv(conn, REQUEST);
+    world.send(conn, RESPONSE);
+    world.seconds(1);
+    let store = world.finish();
+    assert_eq!(texts(&store, "http_events", "req_path"), ["/a"]);
+    assert_eq!(column(&store, "data_loss", "reason").len(), 0, "{}", dump(&store, "data_loss"));
 }
 
 #[test]

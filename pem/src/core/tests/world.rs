@@ -169,6 +169,17 @@ impl World {
         out
     }
 
+    /// Bytes that the kernel counted and did not copy.
+    pub fn unseen(&mut self, conn_id: u64, sent: bool, total: u32) -> Vec<u8> {
+        let place = &mut self.positions.entry(conn_id).or_default()[usize::from(!sent)];
+        let pos = *place;
+        *place += u64::from(total);
+        let mut out = self.data(conn_id, sent, pos, b"");
+        // `total` lies behind header, process, connection and position.
+        out[56..60].copy_from_slice(&total.to_ne_bytes());
+        out
+    }
+
     /// At the position that the connection's direction has reached.
     pub fn next_data(&mut self, conn_id: u64, sent: bool, payload: &[u8]) -> Vec<u8> {
         let place = &mut self.positions.entry(conn_id).or_default()[usize::from(!sent)];

@@ -136,7 +136,9 @@ fn classify(content_type: &[u8]) -> bool {
     let bare = content_type.split(|&b| b == b';').next().unwrap_or(content_type).trim_ascii();
     let starts = |prefix: &[u8]| bare.get(..prefix.len()).is_some_and(|b| b.eq_ignore_ascii_case(prefix));
     let contains = |part: &[u8]| bare.windows(part.len()).any(|w| w.eq_ignore_ascii_case(part));
-    starts(b"text/")
+    // The two that nearly all have, before the search.
+    starts(b"application/json")
+        || starts(b"text/")
         || (starts(b"application/")
             && [&b"json"[..], b"xml", b"javascript", b"x-www-form-urlencoded", b"graphql", b"yaml", b"csv", b"sql"]
                 .iter()

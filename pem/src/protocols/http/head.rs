@@ -70,21 +70,37 @@ pub enum Parsed<T> {
 /// Parses the head at the start of `bytes` and hands it to `then`.
 pub fn parse<T>(side: Side, bytes: &[u8], then: impl FnOnce(&Head<'_, '_>) -> T) -> Parsed<T> {
     match side {
-        Side::Request => parse_request(bytes, then, true),
+        Side::Request => parse_request(bytes, then),
         Side::Response => parse_response(bytes, then),
     }
 }
 
-fn parse_request<T>(bytes: &[u8], then: impl FnOnce(&Head<'_, '_>) -> T, may_unfold: bool) -> Parsed<T> {
+fn parse_request<T>(bytes: &[u8], then: impl FnOnce(&Head<'_, '_>) -> T) -> Parsed<T> {
     let mut config = ParserConfig::default();
-    config.allow_multiple_spaces_in_request_line_delimiters(true).ignore_invalid_headers_in_requests(true);
+    config.allow_multiple_spaces_in_request_line_delimiters(true);
+    // Strict first, since nearly all requests are well-formed. What is not gets a second look: httparse would drop a
+    // folded line of a request as invalid, but obsolete clients deserve better.
+    let mut then = Some(then);
+    let mut run = |config: &ParserConfig, bytes: &[u8]| {
+        let parsed = request_with(config, bytes, |head| then.take().map(|then| then(head)));
+        match parsed {
+            Parsed::Whole(len, Some(made)) => Parsed::Whole(len, made),
+            Parsed::Partial => Parsed::Partial,
+            Parsed::Whole(_, None) | Parsed::Not => Parsed::Not,
+        }
+    };
+    match run(&config, bytes) {
+        Parsed::Not => {
+            config.ignore_invalid_headers_in_requests(true);
+            run(&config, &mend(bytes))
+        }
+        parsed => parsed,
+    }
+}
+
+fn request_with<T>(config: &ParserConfig, bytes: &[u8], then: impl FnOnce(&Head<'_, '_>) -> T) -> Parsed<T> {
     let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut []);
-    if may_unfold && folded(bytes) {
-        // httparse would drop a folded line of a request as invalid; obsolete clients deserve better.
-        let plain = unfold(bytes);
-        return parse_request(&plain, then, false);
-    }
     match config.parse_request_with_uninit_headers(&mut request, bytes, &mut headers) {
         Ok(Status::Complete(len)) => {
             let (Some(method), Some(path), Some(minor)) = (request.method, request.path, request.version) else {
@@ -120,17 +136,18 @@ fn parse_response<T>(bytes: &[u8], then: impl FnOnce(&Head<'_, '_>) -> T) -> Par
     }
 }
 
-/// Whether a header line before the end of the head begins with a blank.
-fn folded(bytes: &[u8]) -> bool {
-    let head = end(bytes, 0).and_then(|end| bytes.get(..end)).unwrap_or(bytes);
-    memchr::memchr_iter(b'\n', head).any(|at| matches!(head.get(at + 1), Some(b' ' | b'\t')))
-}
-
-/// The same number of bytes with folded lines joined by blanks.
-fn unfold(bytes: &[u8]) -> Vec<u8> {
+/// The same number of bytes with folded lines joined by blanks, and with `?` for what is no UTF-8 in the request line.
+fn mend(bytes: &[u8]) -> Vec<u8> {
     let mut plain = bytes.to_vec();
     let stop = end(bytes, 0).unwrap_or(bytes.len());
-    for at in 0..stop.saturating_sub(1) {
+    let first = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n')).unwrap_or(0);
+    let line = first + memchr::memchr(b'\n', bytes.get(first..).unwrap_or(&[])).unwrap_or(0);
+    if let Some(line) = plain.get_mut(first..line)
+        && std::str::from_utf8(line).is_err()
+    {
+        line.iter_mut().filter(|b| !b.is_ascii()).for_each(|b| *b = b'?');
+    }
+    for at in line..stop.saturating_sub(1) {
         if plain.get(at) == Some(&b'\n') && matches!(plain.get(at + 1), Some(b' ' | b'\t')) {
             if let Some(byte) = plain.get_mut(at) {
                 *byte = b' ';

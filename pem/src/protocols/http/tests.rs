@@ -246,7 +246,9 @@ fn odd_but_valid_forms_are_taken() {
     talk.req("\r\n\r\nget http://h/abs?q#f HTTP/1.0\nhost: h\n\n").resp("HTTP/1.0 200\r\ncontent-length: 0\r\n\r\n");
     talk.req("PROPFIND /dav HTTP/1.1\r\nX: a\r\n b\r\n\r\n").resp(OK);
     talk.req([&b"GET /\xc3\xa4 HTTP/1.1\r\nX: \xff\r\n\r\n"[..]].concat()).resp(OK);
-    assert_eq!(talk.rows.len(), 3, "{:?}", talk.short());
+    talk.req([&b"GET /\xff\xc3\xa4 HTTP/1.1\r\n\r\n"[..]].concat()).resp(OK);
+    assert_eq!(talk.rows.len(), 4, "{:?}", talk.short());
+    assert_eq!(talk.rows[3].path, "/???");
     assert_eq!(talk.rows[0].path, "http://h/abs?q#f");
     assert!(talk.rows[1].req_headers.contains("a") && talk.rows[1].req_headers.contains('b'));
     assert_eq!(talk.rows[2].path, "/ä");
