@@ -5,7 +5,7 @@ pub static HTTP_EVENTS: TableSpec = TableSpec {
     name: "http_events",
     description: "One row per HTTP request and its response, as seen on a traced process's connection.",
     columns: &[
-        ColumnSpec::time("When the request was seen."),
+        ColumnSpec::time("When the last byte of the response was seen."),
         ColumnSpec::upid("The traced process."),
         ColumnSpec::label("remote_addr", "IP address of the other side.").semantic(Semantic::IpAddress),
         ColumnSpec::int("remote_port", "Port of the other side.").semantic(Semantic::Port),
