@@ -1,4 +1,4 @@
-//! What the table store costs and gives on HTTP traffic: `cargo run -p pem-tables --example store_bench [rows [write]]`.
+//! What the table store costs and gives on HTTP traffic: `cargo run -p pem-tables --example store_bench [rows [all|write [budget MiB]]]`.
 
 mod traffic;
 
@@ -33,9 +33,17 @@ const RATE: usize = 5_000;
 
 fn main() {
     let rows: usize = std::env::args().nth(1).map_or(1_000_000, |text| text.parse().expect("number of rows"));
-    let store = Store::new(StoreConfig { budget_bytes: 4 << 30, ..StoreConfig::default() }, &[&catalog::HTTP_EVENTS]);
+    let budget_mib: usize = std::env::args().nth(3).map_or(4096, |text| text.parse().expect("budget in MiB"));
+    let config = StoreConfig { budget_bytes: budget_mib << 20, ..StoreConfig::default() };
+    let store = Store::new(config, &[&catalog::HTTP_EVENTS]);
     let table = store.table("http_events").expect("it is in the catalog");
+    let before = resident();
     write(&table, rows);
+    println!(
+        "  resident memory grew by {} MiB; the table counts {}",
+        (resident() - before) >> 20,
+        table.stats().bytes >> 20
+    );
     if std::env::args().nth(2).is_some_and(|only| only == "write") {
         return;
     }
@@ -133,6 +141,12 @@ fn size(table: &Table) {
     for ((spec, plain), sealed) in table.spec().columns.iter().zip(&plain_columns).zip(columns) {
         println!("    {:<16} {:>7.2} {:>7.2}", spec.name, *plain as f64 / rows, sealed as f64 / rows);
     }
+}
+
+/// Resident memory of this process in bytes.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages come second") * 4096
 }
 
 /// Bytes of the buffers as they would be written: no spare capacity.
