@@ -8,11 +8,15 @@
 //!
 //! Everything that enters the tables is an [`input::Input`]; [`core::Core`] is pure, so a recording of the inputs replays
 //! to the same tables.
+pub mod agent;
 pub mod conns;
 pub mod core;
+pub mod identity;
 pub mod input;
+pub mod metadata;
+pub mod probes;
 pub mod protocols;
 pub mod recording;
-pub mod upid;
-pub mod metadata;
+pub mod sandbox;
 pub mod sources;
+pub mod upid;

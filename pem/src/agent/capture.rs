@@ -1,0 +1,234 @@
+//! The ingest thread of an agent that captures: drains the ring, takes what the sampler brings, ticks.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::Duration;
+
+use ebpf_abi::{Kind, READER_PERIOD_MS};
+use tokio_util::sync::CancellationToken;
+
+use super::ingest::Ingest;
+use super::sampler::{Message, Sampler};
+use crate::identity::Identity;
+use crate::input::{Input, Loss, ProbeStatus};
+use crate::probes::client::Handover;
+use crate::probes::{Counters, Reader};
+use crate::sources::clock;
+
+/// How often rows become visible while there are any.
+const TICK: Duration = Duration::from_millis(READER_PERIOD_MS);
+/// And while nothing happens: half the wakeups, within what the core's tick may take.
+const TICK_IDLE: Duration = Duration::from_millis(2 * READER_PERIOD_MS);
+/// Records taken in one go, so that a flood does not keep the tick waiting: some 10 ms of work.
+const RECORDS_PER_PASS: usize = 4096;
+/// How long a flood may delay the tick.
+const TICK_LATE_MAX_NS: u64 = 100_000_000;
+/// Which part of the agent probes belong to, as `probe_status` names it.
+const SOCKET_TRACER: &str = "socket_tracer";
+/// gRPC's `UNAVAILABLE` and `INTERNAL`, as `probe_status` numbers states.
+const UNAVAILABLE: i64 = 14;
+const INTERNAL: i64 = 13;
+/// Name of the helper itself among the probes.
+const HELPER: &str = "helper";
+
+/// Captures through the helper until `stop`. `first` is a helper that is connected already.
+pub fn run(
+    mut ingest: Ingest,
+    socket: &Path,
+    first: Option<Handover>,
+    identity: &Identity,
+    stop: &CancellationToken,
+) -> Ingest {
+    begin(&mut ingest, identity);
+    let sampler = Sampler::spawn(Some((socket.to_owned(), first)), identity.asid);
+    let ring = Ring { probes: None, lost_seen: Vec::new() };
+    drive(ingest, ring, sampler, stop)
+}
+
+/// Samples `/proc` and nothing else until `stop`.
+pub fn idle(mut ingest: Ingest, identity: &Identity, stop: &CancellationToken) -> Ingest {
+    begin(&mut ingest, identity);
+    let sampler = Sampler::spawn(None, identity.asid);
+    let ring = Ring { probes: None, lost_seen: Vec::new() };
+    drive(ingest, ring, sampler, stop)
+}
+
+fn begin(ingest: &mut Ingest, identity: &Identity) {
+    ingest.apply(Input::Clock(clock::describe(clock::boot_to_epoch_ns(), identity.asid)));
+    ingest.apply(Input::Tick { now_ns: clock::boot_ns() });
+    ingest.ready();
+}
+
+fn drive(mut ingest: Ingest, mut ring: Ring, sampler: Sampler, stop: &CancellationToken) -> Ingest {
+    let mut busy = true;
+    while !stop.is_cancelled() {
+        let waited = if busy { TICK } else { TICK_IDLE };
+        ring.wait(waited, &sampler.messages, &mut ingest);
+        let events = ring.drain(&mut ingest, &sampler);
+        let messages = take_messages(&mut ingest, &mut ring, &sampler.messages);
+        ring.losses(&mut ingest);
+        ingest.apply(Input::Tick { now_ns: clock::boot_ns() });
+        busy = events + messages > 0;
+    }
+    // What the ring still holds belongs to the recording.
+    ring.drain(&mut ingest, &sampler);
+    ring.losses(&mut ingest);
+    ingest.apply(Input::Tick { now_ns: clock::boot_ns() });
+    ingest
+}
+
+fn take_messages(ingest: &mut Ingest, ring: &mut Ring, messages: &Receiver<Message>) -> usize {
+    let mut taken = 0;
+    loop {
+        match messages.try_recv() {
+            Ok(message) => {
+                handle(ingest, ring, message);
+                taken += 1;
+            }
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => return taken,
+        }
+    }
+}
+
+fn handle(ingest: &mut Ingest, ring: &mut Ring, message: Message) {
+    match message {
+        Message::Inputs(inputs) => inputs.into_iter().for_each(|input| ingest.apply(input)),
+        Message::Attached { reader, counters, hello } => {
+            ingest.shared().update(|state| state.capture = hello.capture.name().into());
+            tracing::info!(capture = hello.capture.name(), "the probe helper is there");
+            let now_ns = clock::boot_ns();
+            for probe in &hello.probes {
+                ingest.apply(Input::ProbeStatus(status_of(probe, now_ns)));
+            }
+            ingest.apply(Input::ProbeStatus(helper_status(now_ns, 0, String::new())));
+            ring.probes = Some((reader, counters));
+        }
+        Message::Detached { reason } => {
+            tracing::warn!(%reason, "nothing is captured until the probe helper is back");
+            ingest.shared().update(|state| state.capture = "none".into());
+            let now_ns = clock::boot_ns();
+            let error = format!("nothing is captured until the probe helper is back: {reason}");
+            ingest.apply(Input::ProbeStatus(helper_status(now_ns, UNAVAILABLE, error)));
+            ring.detach(ingest);
+        }
+    }
+}
+
+fn status_of(probe: &crate::probes::ProbeStatus, time_ns: u64) -> ProbeStatus {
+    ProbeStatus {
+        time_ns,
+        source_connector: SOCKET_TRACER.into(),
+        tracepoint: probe.hook.clone(),
+        status: if probe.status == crate::probes::Status::Attached { 0 } else { INTERNAL },
+        error: probe.error.clone(),
+        info: serde_json::json!({ "program": probe.program, "detail": probe.info }).to_string(),
+    }
+}
+
+fn helper_status(time_ns: u64, status: i64, error: String) -> ProbeStatus {
+    ProbeStatus {
+        time_ns,
+        source_connector: SOCKET_TRACER.into(),
+        tracepoint: HELPER.into(),
+        status,
+        error,
+        info: String::new(),
+    }
+}
+
+/// The ring and the counters, while there is a helper.
+struct Ring {
+    probes: Option<(Reader, Counters)>,
+    /// By CPU, the counters as last told.
+    lost_seen: Vec<[u64; ebpf_abi::counter::SLOTS]>,
+}
+
+impl Ring {
+    /// Sleeps until the ring wants to be read, or the tick is due. Without a ring, until the sampler has something.
+    fn wait(&mut self, timeout: Duration, messages: &Receiver<Message>, ingest: &mut Ingest) {
+        let Some((reader, _)) = &self.probes else {
+            match messages.recv_timeout(timeout) {
+                Ok(message) => handle(ingest, self, message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(timeout),
+            }
+            return;
+        };
+        if let Err(error) = reader.wait(timeout) {
+            tracing::debug!(%error, "cannot wait for the ring");
+            std::thread::sleep(timeout);
+        }
+    }
+
+    /// Takes what waits. A flood is interrupted for the tick's sake; the next round goes on at once, since the ring still
+    /// holds more than it wakes for.
+    fn drain(&mut self, ingest: &mut Ingest, sampler: &Sampler) -> usize {
+        let Some((reader, _)) = &mut self.probes else { return 0 };
+        sampler.ring_bytes(reader.waiting());
+        let began = clock::boot_ns();
+        let mut taken = 0;
+        loop {
+            let pass = reader.for_each(RECORDS_PER_PASS, |bytes| {
+                if is_process(bytes) {
+                    sampler.observe(bytes);
+                }
+                ingest.record(bytes);
+            });
+            match pass {
+                Ok(n) => {
+                    taken += n;
+                    if n < RECORDS_PER_PASS || clock::boot_ns() - began > TICK_LATE_MAX_NS {
+                        return taken;
+                    }
+                }
+                Err(error) => {
+                    // A ring that contradicts itself cannot be read on.
+                    let reason = format!("the event ring is damaged: {error}");
+                    handle(ingest, self, Message::Detached { reason });
+                    return taken;
+                }
+            }
+        }
+    }
+
+    /// Tells the counters that changed. Read after the ring was drained, so that they include every gap in it.
+    fn losses(&mut self, ingest: &mut Ingest) {
+        let Some((_, counters)) = &self.probes else { return };
+        let time_ns = clock::boot_ns();
+        for (cpu, counters) in counters.active() {
+            let index = cpu as usize;
+            if self.lost_seen.len() <= index {
+                self.lost_seen.resize(index + 1, [0; ebpf_abi::counter::SLOTS]);
+            }
+            let losses = |slots: &[u64; ebpf_abi::counter::SLOTS]| LOSSES.map(|slot| slots[slot]);
+            // Counts of work change with every event; only losses are news.
+            if losses(&self.lost_seen[index]) != losses(&counters.slots) {
+                self.lost_seen[index] = counters.slots;
+                ingest.apply(Input::Loss(Loss { time_ns, cpu, slots: counters.slots }));
+            }
+        }
+    }
+
+    /// The helper is gone, and with it the programs: what the ring still holds is the last there is.
+    fn detach(&mut self, ingest: &mut Ingest) {
+        if let Some((reader, _)) = &mut self.probes {
+            while matches!(reader.for_each(RECORDS_PER_PASS, |bytes| ingest.record(bytes)), Ok(n) if n > 0) {}
+            self.losses(ingest);
+        }
+        self.probes = None;
+        // The next helper's counters begin at 0.
+        self.lost_seen.clear();
+    }
+}
+
+/// Slots that count what is missing.
+const LOSSES: [usize; 6] = {
+    use ebpf_abi::counter::*;
+    [LOST_RING_FULL, LOST_FAULT, LOST_NO_STATE, BYTES_OPAQUE, BYTES_OVER_CAP, LOST_RING_BYTES]
+};
+
+/// Of interest to the sampler: programs that began or ended.
+fn is_process(bytes: &[u8]) -> bool {
+    let Some(kind) = bytes.first_chunk().map(|kind| u16::from_ne_bytes(*kind)) else { return false };
+    kind == Kind::ProcExec as u16 || kind == Kind::ProcExit as u16
+}

@@ -1,0 +1,216 @@
+//! The scripts there are: bundled ones by name, and those that clients have sent, by digest.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use host::error::Error;
+use host_manifest::{Manifest, nearest};
+use sha2::{Digest, Sha256};
+use tokio::sync::{OnceCell, Semaphore};
+use vizier_api::COMPONENT_BYTES_MAX;
+
+use crate::status::Refusal;
+
+/// Components compiled at once: compiling uses all the processor it gets, and runs share it.
+const COMPILING_MAX: usize = 1;
+
+/// A compiled script and where it is from.
+pub struct Loaded {
+    /// Ready to run.
+    pub script: Arc<host::Script>,
+    /// `sha256:<hex>` of the component.
+    pub digest: String,
+    /// It came with Vizier.
+    pub bundled: bool,
+}
+
+impl Loaded {
+    /// What it says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        self.script.manifest()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.manifest().name
+    }
+}
+
+/// All scripts of one Vizier.
+pub struct Scripts {
+    runtime: host::Runtime,
+    dir: Option<PathBuf>,
+    bundled: OnceCell<Bundled>,
+    /// By digest, the longest unused first.
+    seen: Mutex<Vec<Arc<Loaded>>>,
+    kept: usize,
+    compiling: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Bundled {
+    scripts: BTreeMap<String, Arc<Loaded>>,
+    /// Files that could not be loaded, by the name they would have had.
+    broken: BTreeMap<String, String>,
+}
+
+impl Scripts {
+    /// Scripts in `dir` (`*.wasm`), and at most `kept` that come from clients.
+    pub fn new(runtime: host::Runtime, dir: Option<PathBuf>, kept: usize) -> Arc<Self> {
+        Arc::new(Self {
+            runtime,
+            dir,
+            bundled: OnceCell::new(),
+            seen: Mutex::default(),
+            kept: kept.max(1),
+            compiling: Arc::new(Semaphore::new(COMPILING_MAX)),
+        })
+    }
+
+    /// Compiles the bundled scripts, so that the first request does not wait for it.
+    pub async fn warm(&self) {
+        self.bundled().await;
+    }
+
+    /// Every script, bundled ones first, each kind by name.
+    pub async fn list(&self) -> Vec<Arc<Loaded>> {
+        let mut all: Vec<_> = self.bundled().await.scripts.values().cloned().collect();
+        let mut seen: Vec<_> = self.lock().iter().filter(|s| !s.bundled).cloned().collect();
+        seen.sort_by(|a, b| a.name().cmp(b.name()).then_with(|| a.digest.cmp(&b.digest)));
+        all.extend(seen);
+        all
+    }
+
+    /// A bundled script.
+    pub async fn by_name(&self, name: &str) -> Result<Arc<Loaded>, Refusal> {
+        let bundled = self.bundled().await;
+        if let Some(script) = bundled.scripts.get(name) {
+            return Ok(script.clone());
+        }
+        if let Some(reason) = bundled.broken.get(name) {
+            let hint = "build the bundled scripts again: cargo xtask guests".to_owned();
+            let message = format!("the bundled script `{name}` cannot be used: {reason}");
+            return Err(Refusal { code: tonic::Code::FailedPrecondition, message, hint });
+        }
+        let names: Vec<&str> = bundled.scripts.keys().map(String::as_str).collect();
+        let hint = match (nearest(name, &names), names.is_empty()) {
+            (Some(near), _) => format!("did you mean `{near}`?"),
+            (None, true) => "this vizier has no bundled scripts: build them with cargo xtask guests".to_owned(),
+            (None, false) => format!("there are {}", names.join(", ")),
+        };
+        Err(Refusal::not_found(format!("no script is called `{name}`"), hint))
+    }
+
+    /// A script that was bundled or sent before.
+    pub async fn by_digest(&self, digest: &str) -> Result<Arc<Loaded>, Refusal> {
+        if let Some(script) = self.recall(digest) {
+            return Ok(script);
+        }
+        let bundled = self.bundled().await.scripts.values().find(|s| s.digest == digest);
+        let unknown = || Refusal::not_found(format!("no script with digest {digest} is known here"), "send its bytes");
+        bundled.cloned().ok_or_else(unknown)
+    }
+
+    /// A script as bytes, compiled unless it is known.
+    pub async fn by_bytes(&self, component: bytes::Bytes) -> Result<Arc<Loaded>, Refusal> {
+        let digest = digest_of(&component);
+        if let Ok(known) = self.by_digest(&digest).await {
+            return Ok(known);
+        }
+        let loaded = self.compile(component, digest, false).await?;
+        let mut seen = self.lock();
+        if seen.len() >= self.kept {
+            seen.remove(0);
+        }
+        seen.push(loaded.clone());
+        Ok(loaded)
+    }
+
+    async fn compile(&self, component: bytes::Bytes, digest: String, bundled: bool) -> Result<Arc<Loaded>, Error> {
+        let permit = self.compiling.clone().acquire_owned().await;
+        let runtime = self.runtime.clone();
+        let compile = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let script = runtime.load(&component)?;
+            Ok(Arc::new(Loaded { script, digest, bundled }))
+        });
+        compile.await.map_err(|e| Error::Internal(format!("compiling ended badly: {e}")))?
+    }
+
+    fn recall(&self, digest: &str) -> Option<Arc<Loaded>> {
+        let mut seen = self.lock();
+        let at = seen.iter().position(|s| s.digest == digest)?;
+        let script = seen.remove(at);
+        seen.push(script.clone());
+        Some(script)
+    }
+
+    async fn bundled(&self) -> &Bundled {
+        self.bundled
+            .get_or_init(|| async {
+                match &self.dir {
+                    Some(dir) => self.load_dir(dir).await,
+                    None => Bundled::default(),
+                }
+            })
+            .await
+    }
+
+    async fn load_dir(&self, dir: &Path) -> Bundled {
+        let mut bundled = Bundled::default();
+        let paths = match components_in(dir) {
+            Ok(paths) => paths,
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "there are no bundled scripts: the folder cannot be read");
+                return bundled;
+            }
+        };
+        for path in paths {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            match self.load_file(&path).await {
+                Ok(script) => {
+                    bundled.scripts.insert(script.name().to_owned(), script);
+                }
+                Err(reason) => {
+                    tracing::warn!(file = %path.display(), %reason, "a bundled script cannot be used");
+                    bundled.broken.insert(stem, reason);
+                }
+            }
+        }
+        tracing::info!(scripts = bundled.scripts.len(), "bundled scripts are ready");
+        bundled
+    }
+
+    async fn load_file(&self, path: &Path) -> Result<Arc<Loaded>, String> {
+        let bytes = tokio::fs::metadata(path).await.map_err(|e| e.to_string())?.len();
+        if bytes > COMPONENT_BYTES_MAX as u64 {
+            return Err(format!("it has {bytes} bytes, at most {COMPONENT_BYTES_MAX} are taken"));
+        }
+        let component = tokio::fs::read(path).await.map_err(|e| e.to_string())?;
+        let digest = digest_of(&component);
+        self.compile(component.into(), digest, true).await.map_err(|e| e.to_string())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Loaded>>> {
+        self.seen.lock().expect("no panic while it is held")
+    }
+}
+
+/// `sha256:<hex>`
+pub fn digest_of(component: &[u8]) -> String {
+    let mut text = String::from("sha256:");
+    for byte in Sha256::digest(component) {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+fn components_in(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths: Vec<_> = std::fs::read_dir(dir)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "wasm"))
+        .collect();
+    paths.sort();
+    Ok(paths)
+}
