@@ -70,6 +70,10 @@ impl Processes {
     pub fn learn(&mut self, machine: &Machine, process: Process, ledger: &mut Ledger, rows: &mut dyn Rows) {
         self.supersede(machine, process.pid, process.start_ticks, process.time_ns, rows);
         let key = (process.pid, process.start_ticks);
+        // What was read of `/proc` may reach us after the kernel's word that it ended.
+        if self.ended.contains(&key) {
+            return;
+        }
         let full = self.known.len() >= PROCESSES_MAX;
         match self.known.get_mut(&key) {
             Some(known) => {

@@ -294,6 +294,20 @@ fn a_process_is_told_when_seen_changed_and_ended() {
 }
 
 #[test]
+fn what_proc_said_of_an_ended_process_comes_too_late() {
+    let mut world = World::new();
+    world.exec("job", "/bin/job");
+    world.exit(3, 0);
+    let start_ticks = World::START_NS / 10_000_000;
+    world.core.apply(Input::Process(Box::new(Process { pid: World::PID, start_ticks, uid: 5, ..Process::default() })));
+    world.seconds(70);
+    world.core.apply(Input::ProcessGone { time_ns: world.now_ns, pid: World::PID, start_ticks });
+    world.seconds(2);
+    let store = world.finish();
+    assert_eq!(column(&store, "processes", "exit_code"), ["3"]);
+}
+
+#[test]
 fn a_process_too_short_for_proc_is_told_without_what_is_not_known() {
     let mut world = World::new();
     world.exec("true", "/bin/true");
