@@ -26,7 +26,6 @@ pub fn told_role(conn: &Conn) -> u8 {
 #[cold]
 #[inline(never)]
 pub fn open<N: Numbering>(conn: &mut Conn, sk: *const u8, now: u64) {
-    conn.flags = conn.flags & !flags::CHANGED | flags::OPENED;
     let (local, remote, netns) = ends(sk);
     let record = ConnOpen {
         header: emit::header::<N>(Kind::ConnOpen, size_of::<ConnOpen>() as u32, now),
@@ -43,8 +42,11 @@ pub fn open<N: Numbering>(conn: &mut Conn, sk: *const u8, now: u64) {
         fd: conn.fd,
         netns,
     };
+    // Lost, it is told again at the next call or survey.
     // SAFETY: a local, whole.
-    unsafe { emit::write((&raw const record).cast(), size_of::<ConnOpen>() as u32) };
+    if unsafe { emit::write((&raw const record).cast(), size_of::<ConnOpen>() as u32) } {
+        conn.flags = conn.flags & !flags::CHANGED | flags::OPENED;
+    }
 }
 
 /// Both ends of a socket and its network namespace. Happens once per connection, so it uses the form of reading that
@@ -101,11 +103,12 @@ fn stats<N: Numbering>(conn: &Conn, kind: Kind, now: u64) -> ConnStats {
 #[cold]
 #[inline(never)]
 pub fn report<N: Numbering>(conn: &mut Conn, now: u64) {
-    conn.reported_bytes = conn.sent_bytes + conn.recv_bytes;
-    conn.reported_ns = now;
     let stats = stats::<N>(conn, Kind::ConnStats, now);
     // SAFETY: a local, whole.
-    unsafe { emit::write((&raw const stats).cast(), size_of::<ConnStats>() as u32) };
+    if unsafe { emit::write((&raw const stats).cast(), size_of::<ConnStats>() as u32) } {
+        conn.reported_bytes = stats.sent_bytes + stats.recv_bytes;
+        conn.reported_ns = now;
+    }
 }
 
 /// Tells that a connection ended; its counts are final.

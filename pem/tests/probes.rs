@@ -28,6 +28,7 @@ use pem::probes::{
 
 const ROLE: &str = "PYXIS_PROBES_TEST_ROLE";
 const REQUEST: &[u8] = b"GET /x?n=1 HTTP/1.1\r\nHost: a\r\nUser-Agent: probes-test\r\n\r\n";
+const DOWNLOAD_PIECE: usize = 10_000;
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
 /// Programs of one test would count the traffic of another's processes: one at a time.
@@ -297,6 +298,22 @@ fn play_exchange(name: &str, client: &mut TcpStream, server: &mut TcpStream) {
             let whole = [head.as_bytes(), &body].concat();
             server.write_all(&whole).unwrap();
             take(client, whole.len());
+        }
+        "download" => {
+            take(server, REQUEST.len());
+            let piece = [b'z'; DOWNLOAD_PIECE];
+            server
+                .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 20 * piece.len()).as_bytes())
+                .unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.extend(take(client, 1));
+            }
+            for _ in 0..20 {
+                server.write_all(&piece).unwrap();
+                take(client, piece.len());
+            }
+            play_exchange("plain", client, server);
         }
         "upgrade" => {
             take(server, REQUEST.len());
@@ -630,6 +647,19 @@ fn every_exchange(capture: Capture) {
     assert_eq!((total, captured), (server.close.unwrap().sent_bytes, ebpf_abi::CALL_BYTES_DEFAULT as u64));
     assert!(total > 40_000 && server.sent.gapless());
     assert!(lab.counters.sum().slots[counter::BYTES_OVER_CAP] - before >= total - captured);
+
+    // Of a body in many calls, the run is copied, then the beginning of each call; the next response whole again.
+    let view = seen(lab, traffic, "127.0.0.1", "download");
+    let server = view.by_role(role::SERVER);
+    let captured: Vec<_> = server.sent.parts.values().map(|(data, _)| data.captured as usize).collect();
+    let whole = ebpf_abi::RUN_BYTES_DEFAULT as usize / DOWNLOAD_PIECE + 1;
+    assert!(captured[1..=whole].iter().all(|captured| *captured == DOWNLOAD_PIECE), "{captured:?}");
+    assert!(
+        captured[whole + 1..=20].iter().all(|captured| *captured == ebpf_abi::RUN_TAIL_BYTES as usize),
+        "{captured:?}"
+    );
+    assert_eq!(captured[21..], [RESPONSE.len()]);
+    assert!(server.sent.gapless());
 
     // After 101 the connection speaks something else.
     let view = seen(lab, traffic, "127.0.0.1", "upgrade");
