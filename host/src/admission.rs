@@ -2,7 +2,9 @@
 
 use host_manifest::{Manifest, section};
 use sha2::{Digest, Sha256};
-use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{
+    ComponentExternalKind, ComponentTypeRef, Encoding, Parser, Payload, TypeBounds, Validator, WasmFeatures,
+};
 
 use crate::error::Error;
 
@@ -173,7 +175,13 @@ fn walk(bytes: &[u8]) -> Result<Found, wasmparser::BinaryReaderError> {
             Payload::End(_) => depth -= 1,
             Payload::ComponentImportSection(imports) if depth == 1 => {
                 for import in imports {
-                    found.imports.push(import?.name.name.to_owned());
+                    let import = import?;
+                    // A name for a type that an imported interface has. It gives nothing; whether it is the right type is
+                    // checked when the component is linked.
+                    if matches!(import.ty, ComponentTypeRef::Type(TypeBounds::Eq(_))) {
+                        continue;
+                    }
+                    found.imports.push(import.name.name.to_owned());
                 }
             }
             Payload::ComponentExportSection(exports) if depth == 1 => {

@@ -173,7 +173,7 @@ fn key(path: &Path) -> Result<[u8; KEY_BYTES], Refused> {
 /// Reads a file that is this user's alone. Owner and mode are asked of the open file, so that it cannot be changed in between.
 fn read(path: &Path, most: u64) -> Result<Vec<u8>, Refused> {
     let opened = OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK).open(path);
-    let mut file: File = match opened {
+    let file: File = match opened {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(Refused::Absent),
         Err(e) => return Err(e.into()),
@@ -192,7 +192,7 @@ fn read(path: &Path, most: u64) -> Result<Vec<u8>, Refused> {
         return Err(Refused::Unsafe("it is too large"));
     }
     let mut bytes = Vec::with_capacity(metadata.len() as usize);
-    file.by_ref().take(most).read_to_end(&mut bytes)?;
+    file.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use wasmtime::{Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::error::Error;
 use crate::runtime::Config;
@@ -85,7 +85,9 @@ fn settings(config: &Config, pooled: bool) -> wasmtime::Config {
             .table_elements(TABLE_ENTRIES_MAX)
             .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
             .table_keep_resident(TABLE_ENTRIES_MAX * 8)
-            .max_unused_warm_slots(WARM_SLOTS_MAX);
+            .max_unused_warm_slots(WARM_SLOTS_MAX)
+            // Where the kernel can say which pages are dirty (6.7), only those are cleared.
+            .pagemap_scan(Enabled::Auto);
         settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     }
     settings

@@ -18,7 +18,13 @@ pub fn componentize(module: &[u8], manifest: &Manifest) -> Result<Vec<u8>, Error
     let component = encoder.encode().map_err(|e| world("the module is no component", &format!("{e:#}")))?;
     let (resolve, script) = contract()?;
     wit_component::targets(&resolve, script, &component).map_err(|e| {
-        world(&format!("the component does not fit the world {}", host_manifest::WORLD), &format!("{e:#}"))
+        let why = format!("{e:#}");
+        if why.contains("missing export named `run`") {
+            return Error::World(
+                "the crate has no script: call pyxis_sdk::script!(run) with the function to run".into(),
+            );
+        }
+        world(&format!("the component does not fit the world {}", host_manifest::WORLD), &why)
     })?;
     Ok(section::append(&component, &manifest.to_json()))
 }

@@ -69,7 +69,8 @@ fn build(cache_dir: &Path, own: &Path, sysroot: &Path, progress: Progress<'_>) -
         // -Z build-std on a stable compiler: the switch that Debian's own packages build with.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_DIR", work.join("target"))
-        .env("CARGO_ENCODED_RUSTFLAGS", "")
+        // Guests are linked with fat LTO, which reads the libraries' bitcode; cargo leaves it out unless told.
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Cembed-bitcode=yes")
         .args(["build", "--release", "--target", TARGET, "-Z", "build-std=std,panic_abort"])
         .output()
         .map_err(|e| format!("{CARGO}: {e}"))?;

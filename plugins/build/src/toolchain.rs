@@ -14,6 +14,9 @@ pub const TARGET: &str = "wasm32-unknown-unknown";
 /// whose neighbour `rustc` has the target.
 pub const OVERRIDE: &str = "PYXIS_WASM_TOOLCHAIN";
 
+/// What Debian calls its toolchain, the standard library's source and the linker.
+const DEBIAN_PACKAGES: &str = "rustc-web cargo-web rust-web-src rust-web-llvm";
+
 /// Takes lines that tell a person what goes on.
 pub type Progress<'a> = &'a dyn Fn(&str);
 
@@ -50,17 +53,23 @@ impl Toolchain {
             }
         }
         if wanted != "rustup" {
-            match std_library::debian(cache_dir, progress) {
+            match Self::debian(cache_dir, progress) {
                 Ok(found) => return Ok(found),
-                Err(why) => attempts.push(format!("- Debian's toolchain in /usr/bin: {why}")),
+                Err(Error::NoToolchain { attempts: why, .. }) => attempts.push(why),
+                Err(other) => return Err(other),
             }
         }
         Err(Error::NoToolchain {
             attempts: attempts.join("\n"),
-            advice: format!(
-                "do one of:\n  rustup target add {TARGET}\n  \
-                 sudo apt-get install rustc-web cargo-web rust-web-src rust-web-llvm"
-            ),
+            advice: format!("do one of:\n  rustup target add {TARGET}\n  sudo apt-get install {DEBIAN_PACKAGES}"),
+        })
+    }
+
+    /// Debian's own, whatever else there is.
+    pub fn debian(cache_dir: &Path, progress: Progress<'_>) -> Result<Self, Error> {
+        std_library::debian(cache_dir, progress).map_err(|why| Error::NoToolchain {
+            attempts: format!("- Debian's toolchain in /usr/bin: {why}"),
+            advice: format!("install it: sudo apt-get install {DEBIAN_PACKAGES}"),
         })
     }
 
