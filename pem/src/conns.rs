@@ -78,6 +78,8 @@ pub struct Outside<'a> {
     /// By protocol, as in [`PROTOCOLS`].
     pub rows: &'a mut [Sink],
     pub ledger: &'a mut Ledger,
+    /// Records went missing lately, so that a gap in a stream is likely one of them.
+    pub lossy: bool,
 }
 
 /// All connections.
@@ -315,7 +317,11 @@ impl Conns {
             out.ledger.add(Source::Reassembly, "conn_stats", reason, 1, 0);
         }
         let held = conn.flow.held_bytes();
-        conn.with_flow(out, |flow, to| flow.give_up(u64::MAX, to));
+        let (sent, received) = match conn.closed_ns {
+            Some(_) => (conn.sent, conn.received),
+            None => (0, 0),
+        };
+        conn.with_flow(out, |flow, to| flow.finish(sent, received, to));
         self.held_bytes -= held;
         let end_ns = conn.closed_ns.unwrap_or(conn.last_ns);
         conn.with_parser(out, |parser, cx| parser.close(cx, end_ns));
@@ -382,6 +388,7 @@ impl Conn {
         let mut feed = Feed {
             parser: self.parser.as_deref_mut(),
             table: PROTOCOLS.get(self.parsed_as).map_or("", |p| p.table.name),
+            lossy: out.lossy,
             cx: Context {
                 conn: &self.facts,
                 boot_to_epoch_ns: out.machine.boot_to_epoch_ns,
@@ -461,6 +468,7 @@ impl Conn {
 struct Feed<'p, 'c> {
     parser: Option<&'p mut (dyn Parser + 'static)>,
     table: &'static str,
+    lossy: bool,
     cx: Context<'c>,
 }
 
@@ -473,7 +481,7 @@ impl Deliver for Feed<'_, '_> {
 
     fn gap(&mut self, direction: Direction, bytes: u64, time_ns: u64, lost: bool) {
         let Some(parser) = &mut self.parser else { return };
-        if lost {
+        if lost && self.lossy {
             self.cx.ledger.add(Source::Reassembly, self.table, "stream_gap", 1, bytes);
         }
         parser.gap(&mut self.cx, direction, bytes, time_ns);

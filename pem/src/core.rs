@@ -169,12 +169,13 @@ impl Core {
             Ok(decoded) => decoded,
             Err(_) => return self.ledger.add(Source::Ring, "", "malformed_record", 1, bytes.len() as u64),
         };
-        self.sequences.note(header.cpu, header.seq);
+        self.sequences.note(header.cpu, header.seq, header.time_ns);
         let mut out = Outside {
             machine,
             settings: &self.config.settings,
             rows: &mut self.protocol_rows,
             ledger: &mut self.ledger,
+            lossy: self.sequences.lossy(header.time_ns),
         };
         match record {
             Record::Data(data, payload) => self.conns.data(&mut out, &data, payload),
@@ -249,6 +250,7 @@ impl Core {
             settings: &self.config.settings,
             rows: &mut self.protocol_rows,
             ledger: &mut self.ledger,
+            lossy: self.sequences.lossy(now_ns),
         };
         self.conns.tick(&mut out, now_ns, |upid| self.processes.ended(upid));
         let told_ns = *self.told_ns.get_or_insert(now_ns);

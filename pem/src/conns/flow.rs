@@ -37,7 +37,8 @@ pub struct Piece<'a> {
 /// Where bytes in order go.
 pub trait Deliver {
     fn data(&mut self, direction: Direction, bytes: &[u8], time_ns: u64);
-    /// Bytes that were not copied (`lost` false) or whose record did not come (`lost` true).
+    /// Bytes that were not copied (`lost` false) or for which no record came (`lost` true). The time of those is not
+    /// known; they are given that of the bytes before them.
     fn gap(&mut self, direction: Direction, bytes: u64, time_ns: u64, lost: bool);
 }
 
@@ -72,6 +73,8 @@ struct Half {
     /// Position of the byte that comes next; `None` before the first piece of a connection that was joined midway.
     next: Option<u64>,
     before: u8,
+    /// Time of the piece that came last.
+    last_ns: u64,
 }
 
 impl Flow {
@@ -113,6 +116,18 @@ impl Flow {
         while self.held.first().is_some_and(|held| held.time_ns <= before_ns) {
             self.play_held(0, to);
             self.drain(to);
+        }
+    }
+
+    /// The connection ended after so many bytes in all: the last may have moved unseen.
+    pub fn finish(&mut self, sent: u64, received: u64, to: &mut impl Deliver) {
+        self.give_up(u64::MAX, to);
+        for (direction, end) in [(Direction::Send, sent), (Direction::Recv, received)] {
+            let half = *self.half(direction);
+            let missing = end.saturating_sub(half.next.unwrap_or(end));
+            if missing > 0 && missing <= GAP_BYTES_MAX {
+                to.gap(direction, missing, half.last_ns, true);
+            }
         }
     }
 
@@ -167,9 +182,11 @@ impl Flow {
         }
         half.before = 0;
         half.next = Some(end);
+        let before_ns = std::mem::replace(&mut half.last_ns, time_ns);
+        let before_ns = if before_ns == 0 { time_ns } else { before_ns };
         if pos > next {
             let missing = pos - next;
-            to.gap(direction, if missing > GAP_BYTES_MAX { 0 } else { missing }, time_ns, true);
+            to.gap(direction, if missing > GAP_BYTES_MAX { 0 } else { missing }, before_ns, true);
         }
         let seen = usize::try_from(next.saturating_sub(pos)).unwrap_or(usize::MAX);
         let fresh = payload.get(seen..).unwrap_or(&[]);

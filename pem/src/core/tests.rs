@@ -100,6 +100,27 @@ fn a_lost_record_is_a_counted_gap_and_the_connection_goes_on() {
 }
 
 #[test]
+fn bytes_that_moved_unseen_end_the_response_when_it_was_last_seen() {
+    let mut world = World::new();
+    let conn = world.server(1, [10, 0, 0, 9], 1);
+    for n in 0..2 {
+        world.recv(conn, format!("GET /{n} HTTP/1.1\r\n\r\n").as_bytes());
+        world.send(conn, b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n");
+        // The body was spliced: nothing tells of it but the position of what comes next, half a minute later.
+        let _ = world.unseen(conn, true, 5000);
+        world.skip_back(1);
+        world.seconds(30);
+    }
+    world.close(conn);
+    world.seconds(1);
+    let store = world.finish();
+    assert_eq!(texts(&store, "http_events", "req_path"), ["/0", "/1"]);
+    assert_eq!(ints(&store, "http_events", "latency"), [1_000, 1_000]);
+    assert_eq!(ints(&store, "http_events", "resp_body_size"), [5_000, 5_000]);
+    assert_eq!(column(&store, "data_loss", "reason").len(), 0, "{}", dump(&store, "data_loss"));
+}
+
+#[test]
 fn an_opening_that_comes_late_still_names_the_connection() {
     let mut world = World::new();
     let open = world.open_record(5, role::SERVER, [10, 0, 0, 9], 7, false);

@@ -16,8 +16,8 @@ pub trait Events {
     fn body(&mut self, bytes: &[u8]);
     /// Bytes of the body that nobody saw.
     fn body_gap(&mut self, bytes: u64);
-    /// The message is complete. `exact` is false when its end was guessed after a gap.
-    fn end(&mut self, time_ns: u64, exact: bool);
+    /// The message is complete.
+    fn end(&mut self, time_ns: u64);
     /// Heads may have passed unseen: what comes next may belong to another exchange.
     fn desync(&mut self, reason: &'static str, bytes: u64);
     /// Bytes were passed over while looking for a head.
@@ -169,11 +169,11 @@ impl Decoder {
     /// The stream ended.
     pub fn close(&mut self, time_ns: u64, to: &mut impl Events) {
         match self.state {
-            State::UntilClose => to.end(time_ns, true),
+            State::UntilClose => to.end(time_ns),
             State::Head if self.head.is_empty() => {}
             State::Head => to.desync("closed_in_head", self.head.len() as u64),
             State::Lost | State::Paused | State::Opaque => {}
-            _ => to.end(time_ns, false),
+            _ => to.end(time_ns),
         }
         self.make_opaque();
     }
@@ -214,15 +214,15 @@ impl Decoder {
 
     fn length_passed(&mut self, remaining: u64, time_ns: u64, to: &mut impl Events) {
         if remaining == 0 {
-            self.message_end(time_ns, true, to);
+            self.message_end(time_ns, to);
         } else {
             self.state = State::Length(remaining);
         }
     }
 
-    fn message_end(&mut self, time_ns: u64, exact: bool, to: &mut impl Events) {
+    fn message_end(&mut self, time_ns: u64, to: &mut impl Events) {
         self.state = State::Head;
-        to.end(time_ns, exact);
+        to.end(time_ns);
     }
 
     fn head_step<'b>(&mut self, bytes: &'b [u8], time_ns: u64, to: &mut impl Events) -> &'b [u8] {
@@ -270,8 +270,8 @@ impl Decoder {
         match next {
             Next::Opaque => self.make_opaque(),
             Next::Pause => self.state = State::Paused,
-            Next::Body(Framing::None) => self.message_end(time_ns, true, to),
-            Next::Body(Framing::Length(0)) => self.message_end(time_ns, true, to),
+            Next::Body(Framing::None) => self.message_end(time_ns, to),
+            Next::Body(Framing::Length(0)) => self.message_end(time_ns, to),
             Next::Body(Framing::Length(n)) => self.state = State::Length(n),
             Next::Body(Framing::Chunked) => self.state = CHUNK_START,
             Next::Body(Framing::UntilClose) => self.state = State::UntilClose,
@@ -337,7 +337,7 @@ impl Decoder {
             State::ChunkEnd(0) if byte == b'\r' => State::ChunkEnd(1),
             State::ChunkEnd(_) if byte == b'\n' => CHUNK_START,
             State::ChunkEnd(_) => State::Adrift,
-            State::Trailers { line: 0, .. } if byte == b'\n' => return self.message_end(time_ns, true, to),
+            State::Trailers { line: 0, .. } if byte == b'\n' => return self.message_end(time_ns, to),
             State::Trailers { seen, .. } if byte == b'\n' => State::Trailers { line: 0, seen: seen + 1 },
             State::Trailers { line, seen } if byte == b'\r' => State::Trailers { line, seen: seen + 1 },
             State::Trailers { line, seen } => State::Trailers { line: line + 1, seen: seen + 1 },
@@ -349,7 +349,7 @@ impl Decoder {
     fn find_step(&mut self, bytes: &[u8], time_ns: u64, to: &mut impl Events) {
         if head::plausible(self.side, bytes) {
             if self.state == State::Adrift {
-                self.message_end(time_ns, false, to);
+                self.message_end(time_ns, to);
             }
             self.state = State::Head;
         } else if self.state == State::Adrift {

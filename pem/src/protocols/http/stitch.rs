@@ -286,13 +286,9 @@ impl Events for Requests<'_, '_, '_> {
         if let Some(exchange) = self.current() {
             exchange.request_body.skip(bytes);
         }
-        self.cx.ledger.add(Source::Reassembly, super::TABLE, "body_not_captured", 0, bytes);
     }
 
-    fn end(&mut self, time_ns: u64, exact: bool) {
-        if !exact {
-            lost(self.cx, "request_end_guessed", 0);
-        }
+    fn end(&mut self, time_ns: u64) {
         self.stitcher.last_ns = time_ns;
         self.stitcher.receiving = Receiving::Nothing;
     }
@@ -346,17 +342,13 @@ impl Events for Responses<'_, '_, '_> {
             exchange.response_body.skip(bytes);
             exchange.response_ns = now_ns;
         }
-        self.cx.ledger.add(Source::Reassembly, super::TABLE, "body_not_captured", 0, bytes);
     }
 
-    fn end(&mut self, time_ns: u64, exact: bool) {
+    fn end(&mut self, time_ns: u64) {
         let answer = std::mem::take(&mut self.stitcher.answer);
         self.stitcher.last_ns = time_ns;
         if answer == Answer::Paired {
             self.stitcher.finish(self.cx, time_ns, self.bodies);
-        }
-        if !exact {
-            lost(self.cx, "response_end_guessed", 0);
         }
     }
 
