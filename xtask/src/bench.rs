@@ -1,11 +1,15 @@
 //! `cargo xtask bench` and `cargo xtask fuzz`: programs in the tree that anyone can run.
 //!
-//! They are examples named `bench_NAME` and `fuzz_NAME` in the crate they are about; nothing lists them twice.
+//! They are examples named `NAME_bench` and `fuzz_NAME` in the crate they are about; nothing lists them twice.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
 
-use crate::workspace::{self, Workspace};
+use crate::workspace::{self, SAME_FEATURES, Workspace};
 use crate::{ebpf, guests, run};
 
 #[derive(ClapArgs)]
@@ -32,61 +36,80 @@ pub struct FuzzArgs {
 /// An example of one of our packages.
 pub struct Example {
     pub package: String,
-    /// Name without the prefix.
+    /// What Cargo knows the package by: crates.io has a `pem` too.
+    id: String,
+    /// Name without `_bench` or `fuzz_`.
     pub name: String,
     target: String,
 }
 
 /// `cargo xtask bench`.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
-    let examples = examples(workspace, "bench_")?;
+    let examples = examples(workspace, |name| name.strip_suffix("_bench"))?;
     let Some(example) = choose(&examples, args.name.as_deref(), "bench")? else { return Ok(()) };
-    // Benchmarks of the whole need what px needs; those of a part do not mind it.
+    // Benchmarks of the whole start px, which looks for these; those of a part do not mind.
     ebpf::build(workspace)?;
     guests::build(workspace)?;
-    let mut programs = workspace.cargo();
-    programs.args(["build", "--release", "--package", "px", "--package", "tests-shop"]);
-    if example.package == "tests" {
-        run::require(workspace, "px and the shop (release)", &mut programs)?;
+    let mut build = workspace.cargo();
+    build.args(["build", "--release", "--package", "px", "--package", "tests-shop", "--bins"]);
+    build.args(["--package", &example.id, "--example", &example.target]).args(SAME_FEATURES);
+    run::require(workspace, &format!("bench {} (release)", example.name), &mut build)?;
+
+    let json = workspace::make(workspace.target.join("bench"))?.join(format!("{}.json", example.name));
+    let _ = fs::remove_file(&json);
+    let mut command = Command::new(workspace.target.join("release/examples").join(&example.target));
+    command.current_dir(&workspace.root).args(&args.rest).env("PYXIS_BENCH_JSON", &json);
+    command.env("PYXIS_LIB_DIR", workspace.lib()).stdout(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot start {}", example.target))?;
+    let mut lines = Vec::new();
+    for line in BufReader::new(child.stdout.take().expect("asked for a pipe")).lines() {
+        let line = line?;
+        println!("{line}");
+        lines.push(line);
     }
-    let results = workspace::make(workspace.target.join("bench"))?;
-    let json = results.join(format!("{}.json", example.name));
-    let mut command = workspace.cargo();
-    command.args(["run", "--quiet", "--release", "--package", &example.package, "--example", &example.target, "--"]);
-    // They print a table; the same figures go to a file for whoever compares runs.
-    command.args(&args.rest).env("PYXIS_BENCH_JSON", &json).env("PYXIS_PROFILE", "release");
-    let status = command.status().context("cannot start cargo")?;
-    if !status.success() {
+    if !child.wait()?.success() {
         bail!("bench {} failed", example.name);
     }
-    if json.is_file() {
-        eprintln!("figures: {}", json.display());
+    if !json.is_file() {
+        // One that writes no figures itself still leaves what it printed, for whoever compares runs.
+        let rustc = run::output(Command::new("rustc").arg("--version")).unwrap_or_default();
+        let record = serde_json::json!({ "name": example.name, "args": args.rest, "rustc": rustc, "lines": lines });
+        fs::write(&json, serde_json::to_vec_pretty(&record)?)?;
     }
+    eprintln!("figures: {}", json.display());
     Ok(())
 }
 
 /// `cargo xtask fuzz`.
 pub fn fuzz(workspace: &Workspace, args: &FuzzArgs) -> Result<()> {
-    let examples = examples(workspace, "fuzz_")?;
+    let examples = fuzz_targets(workspace)?;
     let Some(example) = choose(&examples, args.name.as_deref(), "fuzz")? else { return Ok(()) };
-    let mut command = fuzz_command(workspace, example, args.time);
-    let status = command.args(&args.rest).status().context("cannot start cargo")?;
+    let mut command = fuzz_command(workspace, example, args.time)?;
+    let status = command.args(&args.rest).status().with_context(|| format!("cannot start {}", example.target))?;
     if !status.success() {
         bail!("fuzz target {} found something: its message above says how to repeat it", example.name);
     }
     Ok(())
 }
 
-/// The command that runs a fuzz target for `seconds`. The dev profile keeps overflow checks and debug assertions on.
-pub fn fuzz_command(workspace: &Workspace, example: &Example, seconds: u64) -> std::process::Command {
-    let mut command = workspace.cargo();
-    command.args(["run", "--quiet", "--package", &example.package, "--example", &example.target, "--"]);
-    command.args(["--seconds", &seconds.to_string()]);
-    command
+/// Builds a fuzz target and gives the command that runs it for `seconds`. In the dev profile, whose overflow checks and
+/// debug assertions find more.
+pub fn fuzz_command(workspace: &Workspace, example: &Example, seconds: u64) -> Result<Command> {
+    let mut build = workspace.cargo();
+    build.args(["build", "--package", &example.id, "--example", &example.target]).args(SAME_FEATURES);
+    run::require(workspace, &format!("fuzz target {}", example.name), &mut build)?;
+    let mut command = Command::new(workspace.target.join("debug/examples").join(&example.target));
+    command.current_dir(&workspace.root).args(["--seconds", &seconds.to_string()]);
+    Ok(command)
 }
 
-/// Examples of the workspace whose names begin with `prefix`.
-pub fn examples(workspace: &Workspace, prefix: &str) -> Result<Vec<Example>> {
+/// Every fuzz target of the workspace.
+pub fn fuzz_targets(workspace: &Workspace) -> Result<Vec<Example>> {
+    examples(workspace, |name| name.strip_prefix("fuzz_"))
+}
+
+/// Examples of the workspace that `short` gives a name.
+fn examples(workspace: &Workspace, short: impl Fn(&str) -> Option<&str>) -> Result<Vec<Example>> {
     let metadata = run::output(workspace.cargo().args(["metadata", "--no-deps", "--format-version", "1"]));
     let metadata: serde_json::Value = serde_json::from_str(&metadata.context("cargo metadata failed")?)?;
     let mut found = Vec::new();
@@ -94,9 +117,10 @@ pub fn examples(workspace: &Workspace, prefix: &str) -> Result<Vec<Example>> {
         for target in package["targets"].as_array().into_iter().flatten() {
             let name = target["name"].as_str().unwrap_or_default();
             let example = target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "example"));
-            if let (true, Some(short)) = (example, name.strip_prefix(prefix)) {
-                let package = package["name"].as_str().unwrap_or_default().to_owned();
-                found.push(Example { package, name: short.to_owned(), target: name.to_owned() });
+            if let (true, Some(short)) = (example, short(name)) {
+                let text = |key: &str| package[key].as_str().unwrap_or_default().to_owned();
+                let (package, id) = (text("name"), text("id"));
+                found.push(Example { package, id, name: short.to_owned(), target: name.to_owned() });
             }
         }
     }

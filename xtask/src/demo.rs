@@ -182,7 +182,8 @@ impl Demo {
         loop {
             self.up.check()?;
             let json =
-                run::output(self.up.px().args(["run", SCRIPT, "--since", SINCE, "-o", "json"])).unwrap_or_default();
+                run::output(self.up.px().args(["run", SCRIPT, "--since", SINCE, "--allow-partial", "-o", "json"]))
+                    .unwrap_or_default();
             let missing: Vec<&str> = shop::SERVICES.into_iter().filter(|service| !json.contains(service)).collect();
             if missing.is_empty() {
                 break;
@@ -198,7 +199,8 @@ impl Demo {
             }
             thread::sleep(Duration::from_millis(500));
         }
-        let status = self.up.px().args(["run", SCRIPT, "--since", SINCE]).stdin(Stdio::null()).status()?;
+        let status =
+            self.up.px().args(["run", SCRIPT, "--since", SINCE, "--allow-partial"]).stdin(Stdio::null()).status()?;
         io::stdout().flush()?;
         if !status.success() {
             bail!("px run {SCRIPT} ended with {status}");
@@ -208,8 +210,12 @@ impl Demo {
 
     fn follow(&mut self, limit: Option<Duration>) -> Result<()> {
         let start = Instant::now();
-        let mut shown =
-            self.up.px().args(["run", SCRIPT, "--follow", "--since", SINCE]).stdin(Stdio::null()).spawn()?;
+        let mut shown = self
+            .up
+            .px()
+            .args(["run", SCRIPT, "--follow", "--since", SINCE, "--allow-partial"])
+            .stdin(Stdio::null())
+            .spawn()?;
         let status = loop {
             if let Some(status) = shown.try_wait()? {
                 break status;

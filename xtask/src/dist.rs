@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::workspace::Workspace;
+use crate::workspace::{SAME_FEATURES, Workspace};
 use crate::{digest, ebpf, guests, run};
 
 /// Builds `target/dist/pyxis-VERSION-ARCH-linux.tar.gz` and its digest.
@@ -13,7 +13,7 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     let kernel = ebpf::build(workspace)?;
     let plugins = guests::build(workspace)?;
     let mut build = workspace.cargo();
-    build.args(["build", "--release", "--package", "px", "--locked"]);
+    build.args(["build", "--release", "--package", "px", "--locked"]).args(SAME_FEATURES);
     run::require(workspace, "px (release)", &mut build)?;
 
     let name = format!("pyxis-{}-{}-linux", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);

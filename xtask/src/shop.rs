@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::run;
-use crate::workspace::Workspace;
+use crate::workspace::{SAME_FEATURES, Workspace};
 
 /// The services that a result must name for the demo to have worked.
 pub const SERVICES: [&str; 3] = ["shop-frontend", "shop-catalog", "shop-checkout"];
@@ -45,7 +45,7 @@ impl Drop for Shop {
 /// Builds `px` and the shop in the dev profile.
 pub fn build_programs(workspace: &Workspace) -> Result<()> {
     let mut command = workspace.cargo();
-    command.args(["build", "--package", "px", "--package", "tests-shop"]);
+    command.args(["build", "--package", "px", "--package", "tests-shop"]).args(SAME_FEATURES);
     run::require(workspace, "px and the shop", &mut command)?;
     Ok(())
 }

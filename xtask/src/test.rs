@@ -56,9 +56,14 @@ fn tests(workspace: &Workspace, tally: &mut Tally, filter: Option<&str>) -> Resu
         command
     };
     tally.cargo_test(workspace, "unit tests", &mut cargo(&["--workspace", "--exclude", "tests"], &[]))?;
-    tally.cargo_test(workspace, "structure tests", &mut cargo(&["--package", "tests", "--test", "structure"], &[]))?;
+    tally.cargo_test(
+        workspace,
+        "structure tests",
+        &mut cargo(&["--package", "tests", "--package", "xtask-deps", "--test", "structure"], &[]),
+    )?;
     // One after the other: each starts the whole system, and some measure it.
-    let system = &mut cargo(&["--package", "tests", "--test", "system"], &["--test-threads", "1"]);
+    let system =
+        &mut cargo(&["--package", "tests", "--package", "xtask-deps", "--test", "system"], &["--test-threads", "1"]);
     tally.cargo_test(workspace, "system tests", system)
 }
 
@@ -73,10 +78,10 @@ fn format(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 }
 
 fn fuzz(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let targets = bench::examples(workspace, "fuzz_")?;
+    let targets = bench::fuzz_targets(workspace)?;
     let each = FUZZ_SECONDS / (targets.len() as u64).max(1);
     for target in &targets {
-        let mut command = bench::fuzz_command(workspace, target, each);
+        let mut command = bench::fuzz_command(workspace, target, each)?;
         tally.command(workspace, &format!("fuzz {} for {each} s", target.name), &mut command)?;
     }
     if targets.is_empty() {

@@ -42,7 +42,8 @@ impl Up {
         let mut command = px_command(&px, &lib, &folder);
         command.arg("up").stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         if let Some(replay) = replay {
-            command.arg("--replay").arg(replay);
+            // Over and over, as it happened, so that there is always something to see.
+            command.arg("--replay").arg(replay).args(["--replay-mode", "loop"]);
         }
         // Ctrl-C is for us, who end things in order. Where sudo may ask, it needs the terminal, and so our group.
         let asks = replay.is_none() && !Uid::effective().is_root();
@@ -82,7 +83,8 @@ impl Up {
             }
             let agents = run::output(self.px().args(["agents", "-o", "json"])).unwrap_or_default();
             let agents: serde_json::Value = serde_json::from_str(&agents).unwrap_or_default();
-            if agents.as_array().is_some_and(|agents| !agents.is_empty()) {
+            let mut agents = agents["agents"].as_array().into_iter().flatten();
+            if agents.any(|agent| agent["state"] == "connected") {
                 return Ok(());
             }
             thread::sleep(POLL);

@@ -9,6 +9,10 @@ use anyhow::{Context, Result, bail};
 /// Names the folder for what is costly and outlives a clone.
 const CACHE_VARIABLE: &str = "PYXIS_CACHE_DIR";
 
+/// Selected beside whatever is built: Cargo unites the features of what it is asked for, and would compile DataFusion once
+/// more for every other choice. See `xtask/deps`.
+pub const SAME_FEATURES: [&str; 2] = ["--package", "xtask-deps"];
+
 /// The places every chore works with.
 #[derive(Debug)]
 pub struct Workspace {

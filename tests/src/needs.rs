@@ -1,0 +1,59 @@
+//! What a test needs of the machine, and saying aloud that it is not there.
+
+use std::path::Path;
+
+use nix::unistd::Uid;
+
+use crate::programs;
+
+/// Something a machine may lack.
+#[derive(Debug, Clone, Copy)]
+pub enum Need {
+    /// Live capture: root, BTF, and built programs and kernel object.
+    Live,
+    /// `px` and the bundled scripts, without privileges.
+    Replay,
+    /// A program on the path.
+    Program(&'static str),
+}
+
+impl Need {
+    fn missing(self) -> Option<String> {
+        match self {
+            Need::Replay if !programs::px().is_file() => {
+                Some(format!("{} is not built (cargo build -p px)", programs::px().display()))
+            }
+            Need::Replay if !programs::lib().join("plugins").is_dir() => {
+                Some(format!("no scripts in {} (cargo xtask guests)", programs::lib().display()))
+            }
+            Need::Replay => None,
+            Need::Live if !Uid::effective().is_root() => Some("root is needed to attach probes".to_owned()),
+            Need::Live if !Path::new("/sys/kernel/btf/vmlinux").exists() => Some("this kernel has no BTF".to_owned()),
+            Need::Live if !programs::lib().join("ebpf/pyxis.bpf.o").is_file() => {
+                Some(format!("no kernel programs in {} (cargo xtask ebpf)", programs::lib().display()))
+            }
+            Need::Live => Need::Replay.missing(),
+            Need::Program(name) => programs::find(name).is_none().then(|| format!("{name} is not installed")),
+        }
+    }
+}
+
+/// Whether all of `needs` are met. Says what is missing, in the form that `cargo xtask test` repeats at its end.
+pub fn met(test: &str, needs: &[Need]) -> bool {
+    let missing: Vec<String> = needs.iter().filter_map(|need| need.missing()).collect();
+    if !missing.is_empty() {
+        eprintln!("SKIPPED: {test}: {}", missing.join(", "));
+    }
+    missing.is_empty()
+}
+
+/// Leaves the test, aloud, when the machine lacks something.
+#[macro_export]
+macro_rules! needs {
+    ($($need:expr),+ $(,)?) => {{
+        let name = std::thread::current().name().unwrap_or("a test").to_owned();
+        if !$crate::needs::met(&name, &[$($need),+]) {
+            return Ok(());
+        }
+    }};
+}
