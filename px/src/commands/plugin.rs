@@ -1,0 +1,167 @@
+//! `px plugin`: from nothing to a script's result over live data.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::{Args, Subcommand};
+use plugins_build::{Built, Toolchain};
+use vizier_api::execute_request::What;
+
+use crate::cli::Global;
+use crate::client::connect;
+use crate::error::{Code, Error, Result};
+use crate::exit::Exit;
+use crate::output::human::{bytes_text, duration_text};
+use crate::paths;
+use crate::query::request::ResultArgs;
+use crate::query::{args, driver};
+use crate::style::Terminal;
+
+/// Make, build and try scripts of your own
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  px plugin new slow_posts            a folder with a script in Rust that runs as it is
+  cd slow_posts && px plugin test     build it and run it over live data
+  px plugin build                     only build it: target/plugins/slow_posts.wasm")]
+pub struct Plugin {
+    #[command(subcommand)]
+    command: PluginCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum PluginCommand {
+    New(New),
+    Build(Build),
+    Test(Test),
+}
+
+/// Make a folder with a new script
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  px plugin new slow_posts\n  px plugin new slow_posts --dir ~/scripts/slow_posts")]
+struct New {
+    /// Name of the script: lower case letters, digits, _ and -
+    name: String,
+
+    /// The folder [default: the name]
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    dir: Option<PathBuf>,
+
+    /// Language of the script
+    #[arg(long, value_name = "LANGUAGE", default_value = "rust")]
+    lang: String,
+}
+
+/// Build a script into a component
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  px plugin build\n  px plugin build ../slow_posts --out /tmp")]
+struct Build {
+    /// Folder of the script
+    #[arg(default_value = ".", value_hint = clap::ValueHint::DirPath)]
+    dir: PathBuf,
+
+    /// Where the component goes [default: target/plugins in the script's folder]
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    out: Option<PathBuf>,
+}
+
+/// Build a script and run it against the running Vizier; shows the result and what it cost
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  px plugin test
+  px plugin test --since 1h -- --min-latency 50ms
+  px up --replay FILE, then px plugin test: against a recording")]
+struct Test {
+    /// Folder of the script
+    #[arg(default_value = ".", value_hint = clap::ValueHint::DirPath)]
+    dir: PathBuf,
+
+    #[command(flatten)]
+    result: ResultArgs,
+
+    /// Arguments of the script, after --
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    args: Vec<String>,
+}
+
+pub async fn run(command: Plugin, global: &Global) -> Result<Exit> {
+    let terminal = global.terminal();
+    match command.command {
+        PluginCommand::New(command) => new(&command, &terminal),
+        PluginCommand::Build(command) => {
+            let built = build(&command.dir, command.out.as_deref(), &terminal)?;
+            super::listing::print(&format!("{}\n", built.path.display()))?;
+            Ok(Exit::Ok)
+        }
+        PluginCommand::Test(command) => test(command, global, terminal).await,
+    }
+}
+
+fn new(command: &New, terminal: &Terminal) -> Result<Exit> {
+    if command.lang != "rust" {
+        return Err(Error::usage(format!("there is no template for {} yet", command.lang))
+            .hint("leave --lang out for Rust; any language with a component toolchain can implement wit/"));
+    }
+    let dir = command.dir.clone().unwrap_or_else(|| PathBuf::from(&command.name));
+    let lib = paths::lib_dir();
+    let sdk = lib.as_deref().and_then(plugins_build::sdk::locate).ok_or_else(|| {
+        Error::new(Code::NotFound, "the SDK for scripts is not installed beside px")
+            .hint("build it with: cargo xtask guests\nor set PYXIS_LIB_DIR to where it is")
+    })?;
+    let made = plugins_build::template::create(&dir, &command.name, &sdk).map_err(|e| failed(&e))?;
+    for file in made {
+        terminal.note(&terminal.err.dim(&format!("  {}", file.display())));
+    }
+    terminal.note(&format!("try it: {}", terminal.err.accent(&format!("cd {} && px plugin test", dir.display()))));
+    Ok(Exit::Ok)
+}
+
+fn build(dir: &Path, out: Option<&Path>, terminal: &Terminal) -> Result<Built> {
+    let out = out.map_or_else(|| dir.join("target/plugins"), Path::to_owned);
+    let quiet = *terminal;
+    let say = move |line: &str| quiet.note(&quiet.err.dim(line));
+    let began = Instant::now();
+    // Shared by all scripts of this user: the SDK is compiled once.
+    let cache = paths::cache_dir().join("guests");
+    let toolchain = Toolchain::find(&cache, &say).map_err(|e| failed(&e))?;
+    let built = plugins_build::build_guest(dir, &out, &toolchain, &say).map_err(|e| failed(&e))?;
+    let took = duration_text(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    terminal.note(&terminal.err.dim(&format!(
+        "built {} ({}) in {took}",
+        built.manifest.name,
+        bytes_text(built.bytes as u64)
+    )));
+    Ok(built)
+}
+
+async fn test(command: Test, global: &Global, terminal: Terminal) -> Result<Exit> {
+    let built = build(&command.dir, None, &terminal)?;
+    let arguments = args::parse(&command.args, None)?;
+    let bytes = std::fs::read(&built.path).map_err(|e| Error::io(format!("read {}", built.path.display()), &e))?;
+    let client = connect(global.vizier.as_ref()).await?;
+    let mut result = command.result;
+    result.follow = result.follow.map(|mode| mode.or_manifest(&built.manifest.to_json()));
+    let mut job = result.job(What::Component(bytes.into()), built.manifest.name.clone(), &terminal)?;
+    job.request.args = arguments;
+    // What it cost is half of what one wants to know of a script that one is writing.
+    job.stats = true;
+    driver::run(client, job, terminal).await
+}
+
+fn failed(error: &plugins_build::Error) -> Error {
+    use plugins_build::Error as E;
+    let text = super::internal::chain(error);
+    match error {
+        // The advice is in the text, below what was tried.
+        E::NoToolchain { .. } => Error::new(Code::NotFound, "no Rust toolchain here can build scripts").hint(text),
+        E::Compile { what, output } => {
+            // The compiler's own words, as it printed them: they have their own carets.
+            eprintln!("{output}");
+            Error::new(Code::Invalid, format!("{what} does not compile")).hint("the compiler's messages are above")
+        }
+        E::NotAPlugin { .. } => Error::usage(text).hint("px plugin new NAME makes one"),
+        E::Manifest { .. } | E::World(_) => Error::new(Code::Invalid, text),
+        E::Io { .. } => Error::new(Code::Io, text),
+    }
+}
