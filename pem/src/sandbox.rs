@@ -82,6 +82,11 @@ pub fn enter(config: &Config) -> Result<Entered, Error> {
     if threads != 1 {
         return Err(Error::Threads(threads));
     }
+    give_up(config)
+}
+
+/// For the calling thread, and the threads it makes.
+fn give_up(config: &Config) -> Result<Entered, Error> {
     // Changing the user clears it, and a supervisor that dies must still take us along.
     let parent_signal = prctl::get_pdeathsig().map_err(step("read the parent-death signal"))?;
     let parent = nix::unistd::getppid();

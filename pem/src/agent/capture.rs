@@ -1,10 +1,12 @@
 //! The ingest thread of an agent that captures: drains the ring, takes what the sampler brings, ticks.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use ebpf_abi::{Kind, READER_PERIOD_MS};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use tokio_util::sync::CancellationToken;
 
 use super::ingest::Ingest;
@@ -60,15 +62,23 @@ fn begin(ingest: &mut Ingest, identity: &Identity) {
 }
 
 fn drive(mut ingest: Ingest, mut ring: Ring, sampler: Sampler, stop: &CancellationToken) -> Ingest {
-    let mut busy = true;
+    let mut next_tick_ns = clock::boot_ns();
+    let mut events = 0;
     while !stop.is_cancelled() {
-        let waited = if busy { TICK } else { TICK_IDLE };
-        ring.wait(waited, &sampler.messages, &mut ingest);
-        let events = ring.drain(&mut ingest, &sampler);
+        let left_ns = next_tick_ns.saturating_sub(clock::boot_ns());
+        ring.wait(Duration::from_nanos(left_ns), &sampler.messages, &mut ingest);
+        events += ring.drain(&mut ingest, &sampler);
+        let now_ns = clock::boot_ns();
+        if now_ns < next_tick_ns {
+            // Woken for room in the ring alone.
+            continue;
+        }
         let messages = take_messages(&mut ingest, &mut ring, &sampler.messages);
         ring.losses(&mut ingest);
-        ingest.apply(Input::Tick { now_ns: clock::boot_ns() });
-        busy = events + messages > 0;
+        ingest.apply(Input::Tick { now_ns });
+        let pause = if events + messages > 0 { TICK } else { TICK_IDLE };
+        next_tick_ns = now_ns + pause.as_nanos() as u64;
+        events = 0;
     }
     // What the ring still holds belongs to the recording.
     ring.drain(&mut ingest, &sampler);
@@ -101,7 +111,7 @@ fn handle(ingest: &mut Ingest, ring: &mut Ring, message: Message) {
                 ingest.apply(Input::ProbeStatus(status_of(probe, now_ns)));
             }
             ingest.apply(Input::ProbeStatus(helper_status(now_ns, 0, String::new())));
-            ring.probes = Some((reader, counters));
+            ring.attach(reader, counters);
         }
         Message::Detached { reason } => {
             tracing::warn!(%reason, "nothing is captured until the probe helper is back");
@@ -138,15 +148,49 @@ fn helper_status(time_ns: u64, status: i64, error: String) -> ProbeStatus {
 
 /// The ring and the counters, while there is a helper.
 struct Ring {
-    probes: Option<(Reader, Counters)>,
+    probes: Option<Probes>,
     /// By CPU, the counters as last told.
     lost_seen: Vec<[u64; ebpf_abi::counter::SLOTS]>,
 }
 
+/// What a helper handed over.
+struct Probes {
+    reader: Reader,
+    counters: Counters,
+    wakeups: Option<Wakeups>,
+}
+
+/// Wakeups by the kernel programs, which ask for one when the ring fills up. Edge-triggered: a level would be raised by any
+/// byte in the ring, and so wake us for each event instead of each mebibyte.
+struct Wakeups(Epoll);
+
+impl Wakeups {
+    fn of(reader: &Reader) -> nix::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(reader.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
+        Ok(Self(epoll))
+    }
+
+    fn wait(&self, timeout: Duration) {
+        // Rounded up: at 0 it would spin through the last millisecond.
+        let millis = timeout.as_nanos().div_ceil(1_000_000) as u16;
+        let mut events = [EpollEvent::empty()];
+        // An error here is a signal that interrupted; the loop comes back.
+        let _ = self.0.wait(&mut events, EpollTimeout::from(millis));
+    }
+}
+
 impl Ring {
-    /// Sleeps until the ring wants to be read, or the tick is due. Without a ring, until the sampler has something.
+    fn attach(&mut self, reader: Reader, counters: Counters) {
+        let wakeups = Wakeups::of(&reader)
+            .inspect_err(|error| tracing::warn!(%error, "cannot wait for the ring; it is looked at every tick"))
+            .ok();
+        self.probes = Some(Probes { reader, counters, wakeups });
+    }
+
+    /// Sleeps until the ring wants to be read, or for `timeout`. Without a ring, until the sampler has something.
     fn wait(&mut self, timeout: Duration, messages: &Receiver<Message>, ingest: &mut Ingest) {
-        let Some((reader, _)) = &self.probes else {
+        let Some(probes) = &self.probes else {
             match messages.recv_timeout(timeout) {
                 Ok(message) => handle(ingest, self, message),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -154,16 +198,16 @@ impl Ring {
             }
             return;
         };
-        if let Err(error) = reader.wait(timeout) {
-            tracing::debug!(%error, "cannot wait for the ring");
-            std::thread::sleep(timeout);
+        match &probes.wakeups {
+            Some(wakeups) => wakeups.wait(timeout),
+            None => std::thread::sleep(timeout),
         }
     }
 
     /// Takes what waits. A flood is interrupted for the tick's sake; the next round goes on at once, since the ring still
     /// holds more than it wakes for.
     fn drain(&mut self, ingest: &mut Ingest, sampler: &Sampler) -> usize {
-        let Some((reader, _)) = &mut self.probes else { return 0 };
+        let Some(Probes { reader, .. }) = &mut self.probes else { return 0 };
         sampler.ring_bytes(reader.waiting());
         let began = clock::boot_ns();
         let mut taken = 0;
@@ -193,7 +237,7 @@ impl Ring {
 
     /// Tells the counters that changed. Read after the ring was drained, so that they include every gap in it.
     fn losses(&mut self, ingest: &mut Ingest) {
-        let Some((_, counters)) = &self.probes else { return };
+        let Some(Probes { counters, .. }) = &self.probes else { return };
         let time_ns = clock::boot_ns();
         for (cpu, counters) in counters.active() {
             let index = cpu as usize;
@@ -211,7 +255,7 @@ impl Ring {
 
     /// The helper is gone, and with it the programs: what the ring still holds is the last there is.
     fn detach(&mut self, ingest: &mut Ingest) {
-        if let Some((reader, _)) = &mut self.probes {
+        if let Some(Probes { reader, .. }) = &mut self.probes {
             while matches!(reader.for_each(RECORDS_PER_PASS, |bytes| ingest.record(bytes)), Ok(n) if n > 0) {}
             self.losses(ingest);
         }

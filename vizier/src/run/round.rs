@@ -106,7 +106,7 @@ impl Round<'_> {
         let mut guest = JoinSet::new();
         guest.spawn(async move { script.script.run(request).await });
         let (mut guest_end, mut frames_end, mut putting, mut stopped) = (Ok(()), Ok(()), true, false);
-        loop {
+        while putting || !guest.is_empty() || !show.pumps.is_empty() {
             tokio::select! {
                 biased;
                 // Also what the guest itself is collecting.
@@ -133,7 +133,6 @@ impl Round<'_> {
                     }
                 }
                 done = next_pump(show, cancel), if !show.pumps.is_empty() => frames_end = frames_end.and(done.unwrap_or(Ok(()))),
-                else => break,
             }
         }
         // What the guest says of itself comes first: a frame may have failed because of it.

@@ -200,7 +200,8 @@ impl Proxy {
 }
 
 pub fn store(rows: i64) -> Arc<Store> {
-    let store = Store::new(StoreConfig::default(), catalog::ALL);
+    // Enough for the largest test to keep all its rows.
+    let store = Store::new(StoreConfig { budget_bytes: 2 << 30, ..StoreConfig::default() }, catalog::ALL);
     append(&store, 0, rows);
     store
 }
