@@ -2,6 +2,7 @@
 //!
 //! The test binary plays all parts: it starts itself again with [`ROLE`] set. Traffic comes from a process that the
 //! helper does not ignore; both ends of each connection are in it, so each exchange is seen from both sides.
+#![allow(clippy::undocumented_unsafe_blocks, reason = "calls of libc on buffers of the line before")]
 
 use std::{
     collections::{BTreeMap, HashMap},
