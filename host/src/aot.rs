@@ -204,6 +204,3 @@ fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // of `Component::serialize` and nothing else. Compatibility with this engine is checked by wasmtime itself.
     unsafe { Component::deserialize(engine, code) }
 }
-
-#[cfg(test)]
-mod tests;

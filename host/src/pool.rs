@@ -118,8 +118,13 @@ impl Drop for Pool {
         self.0.stop.store(true, Ordering::SeqCst);
         for queue in &self.0.queues {
             // Under the lock, so that no thread is between looking at `stop` and waiting.
-            let _tasks = queue.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tasks = queue.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            let left = std::mem::take(&mut *tasks);
             queue.ready.notify_all();
+            drop(tasks);
+            // Runs that were cancelled and not polled since: dropping them stops what they read. Not under the lock, since
+            // that may wake others.
+            drop(left);
         }
     }
 }
@@ -165,6 +170,11 @@ impl Shared {
     fn push(&self, task: Arc<Task>) {
         let queue = &self.queues[usize::from(task.class.load(Ordering::Relaxed))];
         let mut tasks = queue.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.stop.load(Ordering::SeqCst) {
+            // Nobody is left to poll it.
+            drop(tasks);
+            return drop(task);
+        }
         tasks.push_back(task);
         queue.waiting.store(tasks.len(), Ordering::Relaxed);
         drop(tasks);

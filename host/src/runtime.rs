@@ -38,7 +38,7 @@ const STOP_GRACE: Duration = Duration::from_millis(250);
 pub struct Config {
     /// Where compiled components are kept; made with mode 0700. None: only in memory.
     pub cache_dir: Option<PathBuf>,
-    /// Runs at once. Each takes a slot of the instance pool: 1 GiB of address space and no memory while it is free.
+    /// Runs at once. Each takes a slot of the instance pool: 8 GiB of address space, and no memory while it is free.
     pub runs_max: u32,
     /// Threads that run guests at normal priority; half as many run those that compute for long. 0: as many as there are
     /// cores.
