@@ -28,6 +28,7 @@ pub fn create(dir: &Path, name: &str, sdk: &Path) -> Result<Vec<PathBuf>, Error>
     if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Error::NotAPlugin { dir: dir.to_owned(), why: "the folder is not empty; choose another".into() });
     }
+    let lock = crate::sdk::lock(sdk);
     // TOML basic strings: a path may hold a quote or a backslash.
     let sdk = crate::toolchain::absolute(sdk).display().to_string().replace('\\', "\\\\").replace('"', "\\\"");
     let mut made = Vec::new();
@@ -37,6 +38,11 @@ pub fn create(dir: &Path, name: &str, sdk: &Path) -> Result<Vec<PathBuf>, Error>
         std::fs::create_dir_all(parent).tried(|| format!("cannot make {}", parent.display()))?;
         let text = text.replace("{{name}}", name).replace("{{sdk}}", &sdk);
         std::fs::write(&path, text).tried(|| format!("cannot write {}", path.display()))?;
+        made.push(path);
+    }
+    if let Some(lock) = lock {
+        let path = dir.join("Cargo.lock");
+        std::fs::copy(&lock, &path).tried(|| format!("cannot write {}", path.display()))?;
         made.push(path);
     }
     Ok(made)

@@ -108,3 +108,18 @@ fn debians_toolchain_builds_the_same_plugin() {
     let built = build_guest(&plugin, &dir.path().join("out"), &debian, &say).unwrap();
     assert!(built.bytes > 10_000);
 }
+
+/// The SDK belongs to the guests' workspace, so its documentation's examples are run from here.
+#[test]
+fn the_sdks_examples_hold() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = std::process::Command::new(cargo)
+        .current_dir(root().join("plugins"))
+        .args(["test", "--package", "pyxis-sdk"])
+        .env("CARGO_TARGET_DIR", root().join("target/guests/build"))
+        .output()
+        .unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("src/expr.rs - expr::Expr"), "no example was run: {text}");
+}

@@ -16,7 +16,7 @@
 //!             [count().named("errors"), quantile("latency", 0.99).named("p99")],
 //!         )?
 //!         .sort([desc("errors")])?
-//!         .limit(args.int64("limit")? as u64)?
+//!         .limit(args.count("limit")?)?
 //!         .display("errors")
 //! }
 //! # fn main() {}
