@@ -1,7 +1,8 @@
-//! What a script costs beyond the query it asks for: `cargo run -p host --release --example host_bench`.
+//! What a script costs beyond the query it asks for: `cargo xtask bench host`.
 //!
 //! The engine is a fake one whose planning is free, so that what is measured is the host: making a guest ready, calling it,
-//! its calls back, and what a guest that computes for ever costs others. Prints a table and writes `target/bench/host.json`.
+//! its calls back, and what a guest that computes for ever costs others. Prints a table, and writes JSON to the file `PYXIS_BENCH_JSON`
+//! names.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -181,11 +182,9 @@ impl Table {
                 format!("  {{\"what\": \"{what}\", \"value\": {value:.3}, \"unit\": \"{unit}\"}}")
             })
             .collect();
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
-        let written = std::fs::create_dir_all(&dir)
-            .and_then(|()| std::fs::write(dir.join("host.json"), format!("[\n{}\n]\n", rows.join(",\n"))));
-        if let Err(e) = written {
-            eprintln!("{}: {e}", dir.display());
+        let Some(path) = std::env::var_os("PYXIS_BENCH_JSON") else { return };
+        if let Err(e) = std::fs::write(&path, format!("[\n{}\n]\n", rows.join(",\n"))) {
+            eprintln!("{}: {e}", Path::new(&path).display());
         }
     }
 }

@@ -22,7 +22,7 @@ pub const FIRST_CLASS_NS: u64 = 10_000_000;
 /// Stack of a thread: SQL is planned on it, and deep expressions recurse. Only what is touched becomes memory.
 const STACK_BYTES: usize = 16 << 20;
 
-/// Priority of second-class threads in the crate's 0..100, where 100 is the highest: nice 15, a thirtieth of a normal thread's
+/// Priority of second-class threads in the crate's 0..100, where 100 is the highest: nice 14, a twentieth of a normal thread's
 /// weight. Not 0 (nice 19, a seventieth): a script that computes for good reason must get on under load.
 const SECOND_CLASS_PRIORITY: u8 = 11;
 
