@@ -172,6 +172,10 @@ async fn bounded(round: round::Round<'_>, place: &Place, engine: &Engine, output
             // The client is not reading, or something below did not keep its own deadline.
             cancel.cancel();
             match tokio::time::timeout(GRACE, &mut work).await {
+                // It was we who stopped it, unless the client did too.
+                Ok(Round { end: Err(Error::Cancelled), completeness, statistics }) if !place.cancel.is_cancelled() => {
+                    Round { end: Err(Error::Exhausted(host::error::Exhausted::Deadline)), completeness, statistics }
+                }
                 Ok(done) => done,
                 Err(_) => Round {
                     end: Err(Error::Exhausted(host::error::Exhausted::Deadline)),
