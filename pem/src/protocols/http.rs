@@ -2,7 +2,9 @@
 //!
 //! `time_` is when the last byte of the response was seen, so that rows come in the order of their times; `latency` is
 //! from the first byte of the request to that last byte (what nginx calls `$request_time`; Pixie takes the last byte
-//! of the request). Sizes of bodies are bytes of the message body: chunk framing removed, content coding still on.
+//! of the request). Sizes of bodies are bytes of the message body: chunk framing removed, content coding still on. Where
+//! chunks passed that were not copied (the kernel programs copy the beginning of each call) their framing is counted in:
+//! some bytes per chunk.
 //! Interim responses (1xx) are no rows. After `101 Switching Protocols`, or a 2xx to `CONNECT`, the row is written and
 //! the connection is a tunnel of which nothing more is read.
 //!
