@@ -17,7 +17,7 @@ use host::meter::Meter;
 
 use crate::error::Fault;
 use crate::exchange::Registry;
-use crate::functions::fuse_quantiles;
+use crate::functions::{fuse_quantiles, plain_arguments};
 use crate::guard::guard;
 use crate::policy::Access;
 use crate::provider::PemTable;
@@ -140,7 +140,7 @@ impl Query {
     async fn optimised(&self, plan: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         let one = self.view.agents.len() <= 1 && self.engine.config.partitions_per_agent <= 1;
         let state = if one { &self.engine.narrow } else { &self.engine.state };
-        let plan = fuse_quantiles(plan)?;
+        let plan = fuse_quantiles(plain_arguments(plan)?)?;
         let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
         let now = timestamp_ns_to_datetime(self.cx.now_ns).unwrap_or_default().and_utc();
         let cx = OptimizerContext::new_with_config_options(state.config_options().clone())

@@ -34,6 +34,7 @@ use host::backend::{Backend, Frame, Op, Scalar, TableInfo, TimeRange};
 use host::error::Error;
 use host::meter::Meter;
 
+use crate::functions;
 use crate::policy::Access;
 use crate::present;
 use crate::provider::{PemTable, table_of};
@@ -108,6 +109,10 @@ impl Frames {
                 return Err(failure::at_word(text, name, format!("parameter {name} has no value"), Some(hint)));
             }
         }
+        plan.apply_with_subqueries(|node| {
+            node.apply_expressions(|expr| functions::check(expr).map(|()| TreeNodeRecursion::Continue))
+        })
+        .map_err(fail)?;
         if names.is_empty() {
             return Ok(plan);
         }
@@ -158,7 +163,7 @@ impl Backend for Frames {
                 }
                 let plan = self.plan(*explain.statement, text, parameters)?;
                 let plan = self.query.explain(plan).map_err(|e| failure::to_error(e, text, &[], &self.query))?;
-                let lines = StringArray::from_iter_values(plan.lines());
+                let lines = StringArray::from(plan.lines().collect::<Vec<_>>());
                 let schema = Schema::new(vec![Field::new("plan", DataType::Utf8, false)]);
                 let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(lines)]);
                 self.inline(batch.map_err(|e| Error::Internal(e.to_string()))?)

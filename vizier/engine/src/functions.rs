@@ -24,7 +24,8 @@ use std::sync::Arc;
 
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
-pub(crate) use fuse::fuse_quantiles;
+pub(crate) use fuse::{fuse_quantiles, plain_arguments};
+pub(crate) use quantile::check;
 pub use sketch::{RELATIVE_ERROR, Sketch};
 
 /// Scalar functions, for whoever builds a session of their own (tests compare with a single node).

@@ -126,13 +126,15 @@ pub(crate) fn decode(
         let data = match message {
             Ok(data) => {
                 on_message(data.data_header.len() + data.data_body.len() + data.app_metadata.len());
-                if data.data_header.is_empty() {
-                    match Usage::decode(data.app_metadata).map_err(|e| DataFusionError::External(Box::new(e))) {
-                        Ok(usage) => on_usage(usage).err().map(|e| Err(FlightError::ExternalError(Box::new(e)))),
-                        Err(e) => Some(Err(FlightError::ExternalError(Box::new(e)))),
-                    }
-                } else {
-                    Some(Ok(data))
+                let used = match data.app_metadata.is_empty() {
+                    true => Ok(()),
+                    false => Usage::decode(data.app_metadata.clone())
+                        .map_err(|e| DataFusionError::External(Box::new(e)))
+                        .and_then(&on_usage),
+                };
+                match used {
+                    Ok(()) => (!data.data_header.is_empty()).then_some(Ok(data)),
+                    Err(e) => Some(Err(FlightError::ExternalError(Box::new(e)))),
                 }
             }
             Err(status) => Some(Err(FlightError::Tonic(Box::new(status)))),

@@ -383,14 +383,25 @@ async fn run(
         };
         if let Some(batch) = ready {
             send = encoder.batch(&batch)?;
+            with_usage(&mut send, meter);
+            reported = Instant::now();
         }
     }
     if let Some(batch) = coalescer.flush()? {
-        for message in encoder.batch(&batch)? {
+        let mut send = encoder.batch(&batch)?;
+        with_usage(&mut send, meter);
+        for message in send {
             if sender.send(Ok(message)).await.is_err() {
                 return Ok(());
             }
         }
     }
     Ok(())
+}
+
+/// Says with a batch what it took: a limit may be met by it, and nobody read on.
+fn with_usage(messages: &mut [FlightData], meter: &FragmentMeter) {
+    if let Some(message) = messages.first_mut() {
+        message.app_metadata = meter.usage().encode_to_vec().into();
+    }
 }

@@ -11,6 +11,7 @@ use host::error::Error;
 
 use super::context::Context;
 use super::failure;
+use crate::functions;
 use crate::query::Query;
 
 /// Longest expression text.
@@ -51,6 +52,7 @@ fn parse(text: &str, schema: &DFSchema, query: &Query) -> Result<Expr> {
     // The type shows functions that do not take their arguments, now rather than when it runs.
     expr.to_field(schema)?;
     refuse_parameters(&expr)?;
+    functions::check(&expr)?;
     Ok(expr)
 }
 

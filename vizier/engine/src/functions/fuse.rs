@@ -3,10 +3,13 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::Transformed;
-use datafusion::common::{Column, Result};
+use arrow::datatypes::DataType;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Aggregate, AggregateUDF, Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF};
+use datafusion::logical_expr::{
+    Aggregate, AggregateUDF, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ScalarUDF,
+};
 
 use super::quantile::{Quantile, SketchOf, SketchQuantile};
 
@@ -30,8 +33,8 @@ fn quantile_of(expr: &Expr) -> Option<&AggregateFunction> {
         Expr::Alias(alias) => quantile_of(&alias.expr),
         Expr::AggregateFunction(call) => {
             let plain = call.params.order_by.is_empty() && !call.params.distinct && call.params.args.len() == 2;
-            (plain && call.func.name() == "quantile" && (call.func.inner() as &dyn std::any::Any).is::<Quantile>())
-                .then_some(call)
+            let ours: &dyn std::any::Any = call.func.inner().as_ref();
+            (plain && ours.is::<Quantile>()).then_some(call)
         }
         _ => None,
     }
@@ -75,4 +78,47 @@ fn fuse(aggregate: Aggregate) -> Result<LogicalPlan> {
         });
     }
     LogicalPlanBuilder::from(fused).project(projection)?.build()
+}
+
+/// Aggregates that DataFusion has for plain strings only, and that are wanted for columns that are dictionaries.
+const PLAIN_ONLY: [&str; 1] = ["approx_distinct"];
+
+/// The plan with dictionaries taken apart where an aggregate needs it.
+pub(crate) fn plain_arguments(plan: LogicalPlan) -> Result<LogicalPlan> {
+    Ok(plan
+        .transform_up_with_subqueries(|node| {
+            let LogicalPlan::Aggregate(aggregate) = node else { return Ok(Transformed::no(node)) };
+            let mut changed = false;
+            let mut calls = Vec::with_capacity(aggregate.aggr_expr.len());
+            for expr in &aggregate.aggr_expr {
+                let call = with_plain_arguments(expr.clone(), aggregate.input.schema())?;
+                changed |= call.transformed;
+                // The column keeps its name, by which operators above know it.
+                let named = matches!(expr, Expr::Alias(_)) || !call.transformed;
+                let name = expr.schema_name().to_string();
+                calls.push(if named { call.data } else { call.data.alias(name) });
+            }
+            if !changed {
+                return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
+            }
+            let plan = Aggregate::try_new(aggregate.input, aggregate.group_expr, calls)?;
+            Ok(Transformed::yes(LogicalPlan::Aggregate(plan)))
+        })?
+        .data)
+}
+
+fn with_plain_arguments(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    expr.transform_up(|expr| {
+        let Expr::AggregateFunction(mut call) = expr else { return Ok(Transformed::no(expr)) };
+        let mut changed = false;
+        if PLAIN_ONLY.contains(&call.func.name()) {
+            for argument in &mut call.params.args {
+                if let DataType::Dictionary(_, value) = argument.get_type(schema)? {
+                    *argument = argument.clone().cast_to(&value, schema)?;
+                    changed = true;
+                }
+            }
+        }
+        Ok(Transformed::new_transformed(Expr::AggregateFunction(call), changed))
+    })
 }

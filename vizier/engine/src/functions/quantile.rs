@@ -7,11 +7,12 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, Float64Array, Float64Builder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::format_state_name;
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDFImpl, ColumnarValue, EmitTo, GroupsAccumulator, ScalarFunctionArgs, ScalarUDFImpl,
+    Accumulator, AggregateUDFImpl, ColumnarValue, EmitTo, Expr, GroupsAccumulator, ScalarFunctionArgs, ScalarUDFImpl,
     Signature, Volatility,
 };
 use datafusion::physical_expr::PhysicalExpr;
@@ -361,4 +362,19 @@ fn floats(values: &ArrayRef) -> Result<Float64Array> {
         return Ok(values.clone());
     }
     Ok(cast(values, &DataType::Float64)?.as_primitive::<Float64Type>().clone())
+}
+
+/// Refuses a `quantile` whose share is a literal out of range, while its text is still at hand.
+pub(crate) fn check(expr: &Expr) -> Result<()> {
+    expr.apply(|expr| {
+        if let Expr::AggregateFunction(call) = expr
+            && call.func.name() == "quantile"
+            && let Some(Expr::Literal(value, _)) = call.params.args.get(1)
+            && let Ok(ScalarValue::Float64(Some(q))) = value.cast_to(&DataType::Float64)
+        {
+            checked(q)?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
 }

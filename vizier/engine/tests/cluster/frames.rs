@@ -271,3 +271,15 @@ async fn losses_and_expired_rows_are_told() {
     let told = query.completeness(later, &["http_events"]).await.unwrap();
     assert_eq!(told, Default::default());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn distinct_values_are_estimated_across_agents() {
+    let cluster = Cluster::start((0..3).map(|agent| data::store(agent, 4000)).collect()).await;
+    let exact = cluster.run("select count(distinct req_path) from http_events").await.unwrap();
+    let exact: f64 = exact.lines()[0].parse().unwrap();
+    let done =
+        cluster.run("select approx_distinct(req_path) n, approx_distinct(latency) from http_events").await.unwrap();
+    let estimate = done.batches[0].column(0).as_primitive::<Int64Type>().value(0) as f64;
+    assert!((estimate - exact).abs() < exact * 0.05, "{estimate} for {exact}");
+    assert_eq!(done.batches[0].schema().field(0).name(), "n");
+}

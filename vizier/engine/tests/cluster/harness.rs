@@ -9,10 +9,9 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::datasource::MemTable;
-use datafusion::execution::FunctionRegistry;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::TryStreamExt;
-use host::backend::{Backend, Frame, TimeRange};
+use host::backend::{Frame, TimeRange};
 use host::error::Error;
 use host::meter::{Budget, Meter};
 use pem_tables::Store;
@@ -36,7 +35,6 @@ pub enum Wire {
 }
 
 pub struct Agent {
-    pub id: AgentId,
     pub activity: Arc<Activity>,
     pub wire: watch::Sender<Wire>,
     pub served: JoinHandle<std::io::Result<()>>,
@@ -109,9 +107,8 @@ impl Cluster {
         let activity = limits.activity.clone();
         let socket = TcpStream::connect(proxy).await.unwrap();
         socket.set_nodelay(true).unwrap();
-        let id = info.id.clone();
         let served = tokio::spawn(serve(socket, store.clone(), move || info.clone(), limits));
-        self.agents.push(Agent { id, activity, wire, served });
+        self.agents.push(Agent { activity, wire, served });
         self.stores.push(store);
     }
 
@@ -142,12 +139,12 @@ impl Cluster {
     pub fn single_node(&self) -> SessionContext {
         let mut config = SessionConfig::new().with_target_partitions(2);
         config.options_mut().execution.time_zone = Some("UTC".into());
-        let mut context = SessionContext::new_with_config(config);
+        let context = SessionContext::new_with_config(config);
         for function in functions::scalars() {
-            context.register_udf(function).unwrap();
+            context.register_udf(function.as_ref().clone());
         }
         for function in functions::aggregates() {
-            context.register_udaf(function).unwrap();
+            context.register_udaf(function.as_ref().clone());
         }
         let mut tables: BTreeMap<String, Vec<Vec<RecordBatch>>> = BTreeMap::new();
         for store in &self.stores {
@@ -169,7 +166,6 @@ impl Cluster {
 pub struct Done {
     pub batches: Vec<RecordBatch>,
     pub query: Arc<Query>,
-    pub took: Duration,
 }
 
 impl Done {
@@ -196,12 +192,11 @@ pub async fn run(query: Arc<Query>, sql: &str) -> Result<Done, Error> {
 }
 
 pub async fn collect(query: Arc<Query>, frame: Arc<dyn Frame>) -> Result<Done, Error> {
-    let started = std::time::Instant::now();
     let batches: Vec<_> = query.execute(frame.as_ref()).try_collect().await?;
     for batch in &batches {
         assert_eq!(batch.schema(), frame.schema(), "a frame gives what its schema says");
     }
-    Ok(Done { batches, query, took: started.elapsed() })
+    Ok(Done { batches, query })
 }
 
 /// One line per row, floats to nine digits.

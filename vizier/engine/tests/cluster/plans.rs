@@ -66,7 +66,7 @@ async fn what_is_local_to_a_node_runs_there() {
         (
             "select h.upid, c.remote_addr from http_events h join conn_stats c on h.upid = c.upid",
             "RemoteExec",
-            "HashJoinExec PemScanExec PemScanExec",
+            "ProjectionExec HashJoinExec PemScanExec PemScanExec",
         ),
         (
             "select v.t, count(*) from http_events h join (values ('10.1.0.1', 'x')) v(s, t) on h.local_addr = v.s group by v.t",
@@ -88,8 +88,8 @@ async fn what_is_local_to_a_node_runs_there() {
 async fn a_column_that_is_only_called_upid_is_not_trusted() {
     let cluster = four().await;
     // `upid` here is the same constant on every node: a join by it on each node alone would lose pairs.
-    let sql = "select count(*) from (select arrow_cast('0123456789abcdef', 'FixedSizeBinary(16)') upid, time_ from http_events where latency < 3000000) a \
-               join (select arrow_cast('0123456789abcdef', 'FixedSizeBinary(16)') upid, time_ t from conn_stats where bytes_sent < 100000) b on a.upid = b.upid and a.time_ > b.t";
+    let sql = "select count(*) from (select arrow_cast(arrow_cast('0123456789abcdef', 'Binary'), 'FixedSizeBinary(16)') upid, time_ from http_events where latency < 3000000) a \
+               join (select arrow_cast(arrow_cast('0123456789abcdef', 'Binary'), 'FixedSizeBinary(16)') upid, time_ t from conn_stats where bytes_sent < 100000) b on a.upid = b.upid and a.time_ > b.t";
     let (on_vizier, _) = sides(&explained(&cluster, sql).await);
     assert!(on_vizier.contains("Join"), "{on_vizier}");
 }

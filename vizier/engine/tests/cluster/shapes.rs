@@ -218,11 +218,43 @@ const SHAPES: &[(&str, Compare, &str)] = &[
     ("except", Rows, "select local_addr from http_events except select '10.1.0.4'"),
     ("intersect", Rows, "select upid from http_events intersect select upid from conn_stats"),
     ("only values", Rows, "select a + 1 from (values (1), (2)) v(a)"),
+    ("count by asid", Rows, "select upid_asid(upid) a, count(*) from http_events group by 1"),
     (
-        "group by all of one node",
+        "first and last",
         Rows,
-        "select upid_asid(upid) a, approx_distinct(req_path) > 400 from http_events group by 1",
+        "select req_method, first_value(local_addr order by time_), last_value(latency order by time_), min(req_path), max(req_path) from http_events group by 1",
     ),
+    (
+        "string_agg",
+        Rows,
+        "select resp_status, string_agg(distinct req_method, ',' order by req_method) from http_events group by 1",
+    ),
+    (
+        "string functions of dictionaries",
+        Rows,
+        "select upper(req_method) || '!' u, substr(req_path, 1, 12) s, length(local_addr) l, count(*) from http_events where req_path ilike '%ITEMS/4%' and starts_with(local_addr, '10.1') and local_addr between '10.1.0.1' and '10.1.0.3' group by 1, 2, 3",
+    ),
+    (
+        "group by two dictionaries",
+        Rows,
+        "select local_addr, req_method, count(*), sum(latency), max(resp_body_size), count(*) filter (where resp_status = 500) from http_events group by 1, 2",
+    ),
+    (
+        "group by three dictionaries",
+        Rows,
+        "select local_addr, req_method, req_path, count(*), avg(latency) from http_events group by 1, 2, 3",
+    ),
+    (
+        "arithmetic of times",
+        Rows,
+        "select max(time_) - min(time_) > interval '1 second', date_part('minute', max(time_)) from http_events",
+    ),
+    (
+        "percentile of stock",
+        Count,
+        "select local_addr, approx_percentile_cont(latency, 0.5) from http_events group by 1",
+    ),
+    ("corr", Count, "select corr(latency, resp_body_size), covar_samp(latency, resp_status) from http_events"),
     (
         "order by dictionary",
         Order,
