@@ -42,7 +42,6 @@ async fn every_bundled_script_runs_with_its_defaults() {
         assert_eq!(result.started.digest, script.digest);
         assert!(!result.outputs.is_empty(), "{} shows nothing", script.name);
         assert!(result.statistics().host_calls > 0, "{}: {:?}", script.name, result.statistics());
-        eprintln!("{}: {:?}", script.name, result.statistics());
     }
     vizier.stop().await;
 }
