@@ -89,6 +89,9 @@ fn convert(check: pem::probes::doctor::Check) -> Check {
         L::Failure if check.name == "privileges" && sudo_there() => {
             return Check::ok(check.name, "not as this user; px up asks sudo for the probe helper");
         }
+        L::Failure if check.name == "privileges" => {
+            return Check::lack(check.name, Level::Failure, check.found, "su -c 'px up'");
+        }
         L::Failure => Level::Failure,
     };
     Check { name: check.name.to_owned(), level, found: check.found, fix: check.fix }

@@ -205,15 +205,16 @@ fn sudo(refused: bool, terminal: &Terminal) -> Result<Sudo> {
         Some(file) => format!("or see what a recording looks like, without root: px up --replay {}", file.display()),
         None => "or show a recording, without root: px up --replay FILE".to_owned(),
     };
+    let there =
+        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("sudo").is_file()));
     let no = |why: &str| {
+        let root = if there { "sudo px up" } else { "su -c 'px up'" };
         Error::new(Code::Denied, format!("loading kernel programs takes root, and {why}"))
-            .hint(format!("start it as root: sudo px up\n{replay}"))
+            .hint(format!("start it as root: {root}\n{replay}"))
     };
     if refused {
         return Err(no("--no-sudo was given"));
     }
-    let there =
-        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("sudo").is_file()));
     if !there {
         return Err(no("there is no sudo on this machine"));
     }
@@ -310,10 +311,12 @@ impl System {
     /// Starts all, greets, and waits for the end.
     async fn run(mut self, terminal: &Terminal, interrupts: &mut Interrupts) -> Result<Exit> {
         let (sender, mut events) = mpsc::channel(EVENTS_MAX);
-        let helper = self.helper.take().map(|spec| (Role::Helper, keep(spec, *terminal, sender.clone())));
-        let vizier = (Role::Vizier, keep(self.vizier.clone(), *terminal, sender.clone()));
-        let pem = (Role::Pem, keep(self.pem.clone(), *terminal, sender.clone()));
-        let mut waiting: Vec<Role> = helper.iter().map(|(role, _)| *role).chain([Role::Vizier, Role::Pem]).collect();
+        let helper = self.helper.take().map(|spec| keep(spec, *terminal, sender.clone()));
+        let vizier = keep(self.vizier.clone(), *terminal, sender.clone());
+        // The PEM comes when both sides it connects to are there; its complaints would only puzzle.
+        let mut pem = None;
+        let mut waiting = vec![Role::Vizier];
+        waiting.extend(helper.is_some().then_some(Role::Helper));
         let mut greeted = false;
         let mut greeter: Option<child::Running> = None;
         let overdue = tokio::time::sleep(READY_WITHIN);
@@ -327,7 +330,10 @@ impl System {
                         if role == Role::Helper {
                             self.announce.capture = Some(ready);
                         }
-                        if waiting.is_empty() && !greeted {
+                        if waiting.is_empty() && pem.is_none() {
+                            waiting.push(Role::Pem);
+                            pem = Some(keep(self.pem.clone(), *terminal, sender.clone()));
+                        } else if waiting.is_empty() && !greeted {
                             greeted = true;
                             if !terminal.quiet {
                                 greeter = self.greet(terminal).await;
@@ -340,15 +346,15 @@ impl System {
                 _ = async { greeter.as_mut().expect("guarded").wait().await }, if greeter.is_some() => greeter = None,
                 () = &mut overdue, if !greeted => {
                     greeted = true;
-                    let names: Vec<&str> = waiting.iter().map(|role| role.name()).collect();
+                    let names: Vec<&str> = waiting.iter().map(|role| role.title()).collect();
                     let names = crate::output::human::list(&names);
                     // Behind sudo somebody may still be looking for the password.
                     terminal.warn(&format!("still waiting for {names}; px up -v shows what they do"));
                 }
             }
         };
-        let parts: Vec<(Role, Kept)> = [pem].into_iter().chain(helper).chain([vizier]).collect();
-        stop(parts, terminal, interrupts, ended.is_ok()).await;
+        child::ending();
+        stop(pem.into_iter().chain(helper).chain([vizier]), terminal, interrupts, ended.is_ok()).await;
         ended
     }
 
@@ -367,12 +373,12 @@ impl System {
 
 /// First what writes, then what it reads from, last what others ask: nobody waits for somebody who is gone. A second Ctrl-C
 /// does not wait.
-async fn stop(parts: Vec<(Role, Kept)>, terminal: &Terminal, interrupts: &mut Interrupts, say: bool) {
+async fn stop(parts: impl Iterator<Item = Kept>, terminal: &Terminal, interrupts: &mut Interrupts, say: bool) {
     if say {
         terminal.note(&terminal.err.dim("stopping"));
     }
     let all = async {
-        for (_, kept) in parts {
+        for kept in parts {
             kept.stop().await;
         }
     };

@@ -10,6 +10,8 @@ const GAP: usize = 2;
 const TEXT_WIDTH_MIN: usize = 10;
 /// A long header alone does not keep a column wider than this.
 const HEADER_WIDTH_KEPT: usize = 18;
+/// More room than this for rows to come would only pull columns apart.
+const TEXT_GROWTH_MAX: usize = 24;
 
 /// Rows of cells, in one buffer.
 #[derive(Debug, Default, Clone)]
@@ -25,6 +27,8 @@ struct Column {
     right: bool,
     /// Widest cell so far, the header included.
     width: usize,
+    /// Narrowest and widest cell so far, without the header.
+    cells: Option<(usize, usize)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +42,8 @@ struct Cell {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     pub widths: Vec<Option<usize>>,
+    /// The terminal's width. Without one nothing is ever cut: a file has room.
+    max: Option<usize>,
 }
 
 impl Grid {
@@ -47,7 +53,7 @@ impl Grid {
             .into_iter()
             .map(|(name, right)| {
                 let name = name.into();
-                Column { width: width(&name), name, right }
+                Column { width: width(&name), name, right, cells: None }
             })
             .collect();
         Grid { columns, ..Grid::default() }
@@ -63,7 +69,10 @@ impl Grid {
         let start = self.cells.last().map_or(0, |cell| cell.end);
         let width = width(&self.text[start..]);
         let column = self.cells.len() % self.columns.len();
-        self.columns[column].width = self.columns[column].width.max(width);
+        let column = &mut self.columns[column];
+        column.width = column.width.max(width);
+        let (narrowest, widest) = column.cells.unwrap_or((width, width));
+        column.cells = Some((narrowest.min(width), widest.max(width)));
         self.cells.push(Cell { end: self.text.len(), width, tone });
     }
 
@@ -89,7 +98,7 @@ impl Grid {
     /// fit is left out from the right.
     pub fn layout(&self, max: Option<usize>) -> Layout {
         let mut widths: Vec<Option<usize>> = self.columns.iter().map(|c| Some(c.width)).collect();
-        let Some(max) = max else { return Layout { widths } };
+        let Some(max) = max else { return Layout { widths, max } };
         let least = |column: &Column| match column.right {
             true => column.width,
             false => column.width.min(TEXT_WIDTH_MIN.max(width(&column.name).min(HEADER_WIDTH_KEPT))),
@@ -130,7 +139,37 @@ impl Grid {
         if shown == 1 {
             widths[0] = widths[0].map(|w| w.min(max));
         }
-        Layout { widths }
+        Layout { widths, max: Some(max) }
+    }
+
+    /// As [`Grid::layout`], with what room there is given to texts that differ from row to row: for rows that are still to
+    /// come and may be longer.
+    pub fn layout_to_grow(&self, max: Option<usize>) -> Layout {
+        let mut layout = self.layout(max);
+        let Some(max) = max else { return layout };
+        let shown = layout.widths.iter().flatten();
+        let used = shown.clone().sum::<usize>() + GAP * shown.count().saturating_sub(1);
+        let grows =
+            |column: &Column| !column.right && column.cells.is_none_or(|(narrow, wide)| narrow != wide || wide == 0);
+        let growing = layout.widths.iter().zip(&self.columns).filter(|(w, c)| w.is_some() && grows(c)).count();
+        let each = max.saturating_sub(used).checked_div(growing).unwrap_or(0).min(TEXT_GROWTH_MAX);
+        for (slot, column) in layout.widths.iter_mut().zip(&self.columns) {
+            if let Some(width) = slot.as_mut().filter(|_| grows(column)) {
+                *width += each;
+            }
+        }
+        layout
+    }
+
+    /// Whether a number would be cut, or a text for which there is room by now: then a new layout is worth a new header.
+    pub fn outgrows(&self, layout: &Layout) -> bool {
+        let Some(max) = layout.max else { return false };
+        let next = self.layout(Some(max));
+        let both = layout.widths.iter().zip(&next.widths).zip(&self.columns);
+        both.into_iter().any(|((old, new), column)| match (old, new) {
+            (Some(old), Some(new)) => new > old && column.cells.is_some_and(|(_, widest)| widest > *old),
+            _ => false,
+        })
     }
 
     /// Names of the columns that a layout leaves out.
@@ -168,13 +207,13 @@ impl Grid {
         for (n, (text, text_width, tone)) in cells.enumerate() {
             let Some(width) = layout.widths[n] else { continue };
             let cut;
-            let (text, text_width) = if text_width > width {
+            let (text, text_width) = if text_width > width && layout.max.is_some() {
                 cut = truncate(text, width);
                 (cut.as_ref(), super::text::width(&cut))
             } else {
                 (text, text_width)
             };
-            let pad = width - text_width;
+            let pad = width.saturating_sub(text_width);
             if self.columns[n].right {
                 spaces(out, pad);
             }
@@ -253,6 +292,29 @@ mod tests {
         }
         let layout = grid.layout(Some(30));
         assert_eq!(grid.hidden(&layout), ["latency"]);
+    }
+
+    #[test]
+    fn rows_that_come_later_have_room_and_numbers_are_never_cut() {
+        let mut grid = grid();
+        let layout = grid.layout_to_grow(Some(100));
+        grid.clear();
+        grid.row(["12:00:00.003", "200", "/api/v1/orders/12345678901234567890/and/more", "1.23 ms"]);
+        assert!(!grid.outgrows(&layout), "{layout:?}");
+        grid.row(["12:00:00.003", "200", "/", "123456789 ms"]);
+        assert!(grid.outgrows(&layout));
+    }
+
+    #[test]
+    fn nothing_is_cut_where_there_is_no_terminal() {
+        let mut grid = grid();
+        let layout = grid.layout(None);
+        grid.clear();
+        let long = "x".repeat(200);
+        grid.row(["12:00:00.003", "200", &long, "1.23 ms"]);
+        let mut out = String::new();
+        grid.body(&layout, Style::plain(), 0..1, &mut out);
+        assert!(out.contains(&long));
     }
 
     #[test]

@@ -152,7 +152,6 @@ impl<W: Write> Live<W> {
             if batches.iter().all(|batch| batch.num_rows() == 0) {
                 continue;
             }
-            let first = state.grid.is_none();
             let shape = Shape::of(&state.head);
             let mut grid = match &state.grid {
                 Some((grid, _)) => grid.clone(),
@@ -161,15 +160,15 @@ impl<W: Write> Live<W> {
             for batch in &batches {
                 shape.fill(&mut grid, batch, usize::MAX)?;
             }
-            let layout = match state.grid.take() {
-                Some((_, layout)) => layout,
-                None => grid.layout(Some(width)),
+            let (layout, same) = match state.grid.take() {
+                Some((_, layout)) if !grid.outgrows(&layout) => (layout, true),
+                _ => (grid.layout_to_grow(Some(width)), false),
             };
             if titled {
                 out.push_str(&style.accent(&title(&state.head)));
                 out.push('\n');
             }
-            if self.headers && (first || titled) {
+            if self.headers && (!same || titled) {
                 grid.header(&layout, style, &mut out);
             }
             grid.body(&layout, style, 0..grid.rows(), &mut out);

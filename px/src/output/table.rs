@@ -74,6 +74,7 @@ impl<W: Write> Tables<W> {
         let layout = match state.layout.take() {
             // What came before is on the screen: the columns stay where they are.
             Some((_, layout)) => layout,
+            None if self.follow => grid.layout_to_grow(self.width),
             None => grid.layout(self.width),
         };
         if first && titled {

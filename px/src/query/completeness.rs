@@ -1,5 +1,7 @@
 //! What is missing from a result, in words and for programs.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use vizier_api::Completeness;
 
@@ -7,6 +9,8 @@ use crate::output::human::{Clock, bytes_text, count, list, plural, time_local, t
 
 /// At most this many nodes or tables are named one by one; a fleet that is half down would fill the screen.
 const NAMED_MAX: usize = 8;
+/// Reasons of a loss that are named; the rest is in `data_loss`.
+const REASONS_MAX: usize = 3;
 
 /// What is missing, in sentences.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -23,6 +27,40 @@ impl Notes {
     }
 }
 
+/// What was lost of one table on one node.
+#[derive(Default)]
+struct Group<'a> {
+    events: u64,
+    bytes: u64,
+    reasons: Vec<(u64, &'a str)>,
+}
+
+impl Group<'_> {
+    fn describe(mut self, table: &str, agent: &str) -> String {
+        self.reasons.sort_by(|a, b| b.cmp(a));
+        // The codes of `data_loss`, as words.
+        let words = |reason: &str| reason.replace('_', " ");
+        let reasons: Vec<String> = match &self.reasons[..] {
+            [(_, one)] => vec![words(one)],
+            many => many
+                .iter()
+                .take(REASONS_MAX)
+                .map(|(events, reason)| match events {
+                    0 => words(reason),
+                    events => format!("{} {}", count(*events), words(reason)),
+                })
+                .collect(),
+        };
+        let more = if self.reasons.len() > REASONS_MAX { ", …" } else { "" };
+        let of = if table.is_empty() { String::new() } else { format!(" of {table}") };
+        let what = match self.events {
+            0 => bytes_text(self.bytes),
+            events => plural(events, "event"),
+        };
+        format!("{what}{of} lost on {agent}: {}{more}", reasons.join(", "))
+    }
+}
+
 pub fn notes(completeness: &Completeness, limit: Option<u64>) -> Notes {
     let mut notes = Notes::default();
     let missing = &completeness.missing;
@@ -32,15 +70,21 @@ pub fn notes(completeness: &Completeness, limit: Option<u64>) -> Notes {
     if missing.len() > NAMED_MAX {
         notes.missing.push(format!("{} more did not answer", plural((missing.len() - NAMED_MAX) as u64, "agent")));
     }
-    for loss in completeness.losses.iter().take(NAMED_MAX) {
-        let bytes = if loss.bytes > 0 { format!(" ({})", bytes_text(loss.bytes)) } else { String::new() };
-        let table = if loss.table.is_empty() { String::new() } else { format!(" of {}", loss.table) };
-        let events = plural(loss.events, "event");
-        notes.missing.push(format!("{events}{table}{bytes} lost on {}: {}", loss.agent, loss.reason));
+    let mut groups: BTreeMap<(&str, &str), Group> = BTreeMap::new();
+    for loss in &completeness.losses {
+        let group = groups.entry((&loss.table, &loss.agent)).or_default();
+        group.events += loss.events;
+        group.bytes += loss.bytes;
+        group.reasons.push((loss.events, &loss.reason));
     }
-    if completeness.losses.len() > NAMED_MAX {
-        let events = completeness.losses[NAMED_MAX..].iter().map(|l| l.events).sum();
-        notes.missing.push(format!("{} more lost; px run agent_status shows where", plural(events, "event")));
+    let left = groups.len().saturating_sub(NAMED_MAX);
+    for ((table, agent), group) in groups.into_iter().take(NAMED_MAX) {
+        // Bytes alone are what was left out on purpose: bodies beyond the cap.
+        let notes = if group.events > 0 { &mut notes.missing } else { &mut notes.remarks };
+        notes.push(group.describe(table, agent));
+    }
+    if left > 0 {
+        notes.missing.push(format!("and {} more; px run agent_status shows all", plural(left as u64, "loss")));
     }
     if !completeness.truncated.is_empty() {
         let names: Vec<&str> = completeness.truncated.iter().map(String::as_str).collect();
@@ -96,12 +140,27 @@ mod tests {
         assert!(notes.partial());
         assert_eq!(
             notes.missing,
-            [
-                "node-2 did not answer: no answer within 5 s",
-                "1,234 events of http_events (2.00 KiB) lost on node-1: ring full"
-            ]
+            ["node-2 did not answer: no answer within 5 s", "1,234 events of http_events lost on node-1: ring full"]
         );
         assert_eq!(notes.remarks, ["out cut at 10,000 rows; --limit N gives more"]);
+    }
+
+    #[test]
+    fn losses_of_a_table_are_one_line_with_the_greatest_first() {
+        let loss = |reason: &str, events: u64| Loss {
+            agent: "vm".into(),
+            table: "http_events".into(),
+            reason: reason.into(),
+            events,
+            bytes: 2048,
+        };
+        let losses = vec![loss("a_b", 1), loss("ring_full", 300), loss("c", 20), loss("d", 0)];
+        let notes = notes(&Completeness { losses, ..Completeness::default() }, None);
+        assert_eq!(notes.missing, ["321 events of http_events lost on vm: 300 ring full, 20 c, 1 a b, …"]);
+        let only_bytes = Completeness { losses: vec![loss("body_not_captured", 0)], ..Completeness::default() };
+        let notes = super::notes(&only_bytes, None);
+        assert_eq!(notes.remarks, ["2.00 KiB of http_events lost on vm: body not captured"]);
+        assert!(!notes.partial());
     }
 
     #[test]

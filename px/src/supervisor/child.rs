@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -22,6 +23,14 @@ const LOG_LINE_MAX: usize = 8 << 10;
 const STOP_GRACE: Duration = Duration::from_secs(7);
 /// Most things a child can have to say at once to the supervisor: one "ready" or one "fatal" per life.
 const SAID_MAX: usize = 8;
+
+/// The children are being ended: that one misses another is no news then.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// From now on what children say about one another's end is not shown.
+pub fn ending() {
+    ENDING.store(true, Ordering::Relaxed);
+}
 
 /// How to start a child.
 #[derive(Debug, Clone)]
@@ -134,7 +143,7 @@ impl Running {
         match tokio::time::timeout(STOP_GRACE, self.child.wait()).await {
             Ok(status) => status.ok(),
             Err(_) => {
-                terminal.warn(&format!("the {} did not end within {STOP_GRACE:?} and is killed", self.role.name()));
+                terminal.warn(&format!("{} did not end within {STOP_GRACE:?} and is killed", self.role.title()));
                 let _ = self.child.kill().await;
                 None
             }
@@ -159,7 +168,7 @@ async fn forward(role: Role, mut log: impl AsyncBufRead + Unpin, said: mpsc::Sen
         };
         if let Some(message) = message {
             let _ = said.send(message).await;
-        } else if !text.is_empty() {
+        } else if !text.is_empty() && (terminal.verbose > 0 || !ENDING.load(Ordering::Relaxed)) {
             eprintln!("{}", prefixed(role, text, &terminal));
         }
     }

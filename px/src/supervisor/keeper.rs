@@ -91,8 +91,7 @@ async fn run(mut spec: Spec, terminal: Terminal, events: mpsc::Sender<Event>, st
                     Err(error) => crate::error::plain(error),
                 };
                 if hopeless && !was_ready || spec.sudo.is_some() && !was_ready {
-                    let why =
-                        fatal.unwrap_or_else(|| Fatal { message: format!("the {} {how}", role.name()), hint: None });
+                    let why = fatal.unwrap_or_else(|| Fatal { message: format!("{} {how}", role.title()), hint: None });
                     let _ = events.send(Event::GivenUp(role, why)).await;
                     return;
                 }
@@ -105,13 +104,13 @@ async fn run(mut spec: Spec, terminal: Terminal, events: mpsc::Sender<Event>, st
         deaths += 1;
         let why = fatal.as_ref().map(|fatal| format!(": {}", fatal.message)).unwrap_or_default();
         if deaths > DEATHS_MAX {
-            let message = format!("the {} {how}{why}, {deaths} times in a row", role.name());
+            let message = format!("{} {how}{why}, {deaths} times in a row", role.title());
             let hint = fatal.and_then(|fatal| fatal.hint);
             let _ = events.send(Event::GivenUp(role, Fatal { message, hint })).await;
             return;
         }
         let delay = delay(deaths);
-        terminal.warn(&format!("the {} {how}{why}; starting it again in {delay:?}", role.name()));
+        terminal.warn(&format!("{} {how}{why}; starting it again in {delay:?}", role.title()));
         // From now on nobody may be at the terminal to type a password.
         spec.sudo = spec.sudo.map(|_| Sudo::MustNotAsk);
         tokio::select! {

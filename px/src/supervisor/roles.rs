@@ -26,6 +26,17 @@ impl Role {
         }
     }
 
+    /// As people are told of it.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Role::Helper => "the probe helper",
+            Role::Vizier => "Vizier",
+            Role::Pem => "the PEM",
+            Role::Record => "the recorder",
+            Role::Announce => "the greeting",
+        }
+    }
+
     /// First argument of the child. Seen in `ps`, which is why it says what it is.
     pub const fn argument(self) -> &'static str {
         match self {
