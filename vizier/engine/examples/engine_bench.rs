@@ -10,6 +10,8 @@ mod data;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use datafusion::datasource::MemTable;
+use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::TryStreamExt;
 use host::backend::{Backend, Frame, Named, Op, SortKey, TimeRange};
 use host::meter::Meter;
@@ -112,6 +114,55 @@ fn service_stats(backend: &dyn Backend) -> Arc<dyn Frame> {
     ops.iter().fold(backend.table("http_events", None).unwrap(), |frame, op| frame.apply(op).unwrap())
 }
 
+/// The same rows in plain Arrow under stock DataFusion, one thread each; runs take turns.
+async fn against_stock(count: u64, runs: usize) {
+    println!(
+        "against stock DataFusion over plain Arrow in memory, 1 agent x {count} rows, one partition each, medians"
+    );
+    let store = data::store(0, count);
+    let table = store.table("http_events").unwrap();
+    let batches = table.scan(pem_tables::TimeRange::ALL, None).collect();
+    let memory = MemTable::try_new(table.schema(), vec![batches]).unwrap();
+    let stock = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    stock.register_table("http_events", Arc::new(memory)).unwrap();
+    let cluster = Cluster::start(1, count).await;
+    for (name, sql) in [
+        ("count by service", "select local_addr, count(*) from http_events group by local_addr"),
+        (
+            "three by service, method",
+            "select local_addr, req_method, count(*), sum(latency), max(latency) from http_events group by 1, 2",
+        ),
+        (
+            "filter, count by path",
+            "select req_path, count(*) from http_events where resp_status = 500 group by req_path",
+        ),
+        ("filter, count", "select count(*) from http_events where resp_status = 500 and local_addr = '10.1.0.7'"),
+        ("top 20", "select time_, latency from http_events order by latency desc limit 20"),
+    ] {
+        let (mut ours, mut theirs) = (vec![], vec![]);
+        for run in 0..runs + 2 {
+            let t = Instant::now();
+            let query = cluster.query();
+            let frame = query.backend().sql(sql, &[]).unwrap();
+            rows(&query, frame.as_ref()).await;
+            let our = t.elapsed();
+            let t = Instant::now();
+            stock.sql(sql).await.unwrap().collect().await.unwrap();
+            if run >= 2 {
+                ours.push(our);
+                theirs.push(t.elapsed());
+            }
+        }
+        let (ours, theirs) = (median(&mut ours), median(&mut theirs));
+        let rate = |time: Duration| count as f64 / time.as_secs_f64() / 1e6;
+        println!(
+            "  {name:<26} ours {ours:>10.2?} ({:>6.0} M rows/s)   stock {theirs:>10.2?} ({:>6.0} M rows/s)",
+            rate(ours),
+            rate(theirs)
+        );
+    }
+}
+
 fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
@@ -169,6 +220,8 @@ async fn main() {
     println!("  build    frames {:>9.1?}   SQL {:>9.1?}", median(&mut frame_build), median(&mut sql_build));
     println!("  + plan   frames {:>9.1?}   SQL {:>9.1?}", median(&mut frame_plan), median(&mut sql_plan));
     println!("  + run    frames {:>9.1?}   SQL {:>9.1?}", median(&mut frame_run), median(&mut sql_run));
+
+    against_stock(per_agent * 10, runs.min(20)).await;
 
     for agents in [1, 4, 16] {
         let each = if agents == 16 { per_agent / 4 } else { per_agent };

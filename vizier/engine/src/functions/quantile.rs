@@ -220,7 +220,9 @@ struct One {
 impl Accumulator for One {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let values = floats(&values[0])?;
-        values.iter().flatten().for_each(|value| self.sketch.add(value));
+        for value in values.iter().flatten() {
+            self.sketch.add(value);
+        }
         Ok(())
     }
 
@@ -300,10 +302,7 @@ impl GroupsAccumulator for Groups {
             if values.is_null(row) || filter.is_some_and(|f| f.is_null(row) || !f.value(row)) {
                 continue;
             }
-            let sketch = &mut self.sketches[*group];
-            let before = sketch.size();
-            sketch.add(values.value(row));
-            self.size += sketch.size() - before;
+            self.size += self.sketches[*group].add(values.value(row));
         }
         Ok(())
     }

@@ -10,13 +10,13 @@ use datafusion::common::{Result, exec_err};
 /// A quantile is off by at most this share of its value.
 pub const RELATIVE_ERROR: f64 = 0.01;
 
-/// Factor between the bounds of a bucket.
-const GAMMA: f64 = (1.0 + RELATIVE_ERROR) / (1.0 - RELATIVE_ERROR);
 /// Buckets kept on each side of zero. 2048 buckets of 2 % each span 17 decades; beyond, the smallest values are put together
 /// and lose their accuracy (not the large ones, which percentiles are asked for).
 const BUCKETS_MAX: usize = 2048;
 /// Values closer to zero are counted as zero: bucket numbers stay small.
 const ZERO: f64 = 1e-12;
+/// Numbers of buckets are far below this (1e308 is in bucket 36,000); a damaged sketch's might not be.
+const FIRST_MAX: i32 = 1 << 20;
 /// First byte of the encoded form.
 const VERSION: u8 = 1;
 
@@ -38,10 +38,10 @@ struct Buckets {
 }
 
 impl Sketch {
-    /// Adds a value. NaN is no value.
-    pub fn add(&mut self, value: f64) {
+    /// Adds a value. NaN is no value. Gives the bytes by which it grew.
+    pub fn add(&mut self, value: f64) -> usize {
         if value.is_nan() {
-            return;
+            return 0;
         }
         if self.is_empty() {
             (self.min, self.max) = (value, value);
@@ -50,11 +50,12 @@ impl Sketch {
             self.max = self.max.max(value);
         }
         if value > ZERO {
-            self.positive.add(bucket_of(value), 1);
+            self.positive.add(bucket_of(value), 1)
         } else if value < -ZERO {
-            self.negative.add(bucket_of(-value), 1);
+            self.negative.add(bucket_of(-value), 1)
         } else {
             self.zeros += 1;
+            0
         }
     }
 
@@ -150,14 +151,51 @@ impl Sketch {
     }
 }
 
+/// The bucket of a positive value: its logarithm, of which only the exponent is exact. Between powers of two a cubic takes
+/// its place (as in the authors' own libraries), which costs 1 % more buckets and a fraction of the time.
 fn bucket_of(value: f64) -> i32 {
-    // Infinity lands in the last bucket an i32 takes; `max` keeps it exact.
-    (value.ln() * (1.0 / GAMMA.ln())).ceil() as i32
+    let bits = value.to_bits();
+    let exponent = ((bits >> 52) & 0x7ff) as i32 - 1023;
+    let mantissa = f64::from_bits(bits & 0x000f_ffff_ffff_ffff | 0x3ff0_0000_0000_0000) - 1.0;
+    let place = (f64::from(exponent) + cubic(mantissa)) * buckets_per_doubling();
+    // Rounding up by hand: `ceil` is a call on the plainest x86-64.
+    let floor = place as i32;
+    if f64::from(floor) < place { floor + 1 } else { floor }
 }
 
 /// The middle of a bucket in the sense of relative error.
 fn value_of(bucket: i32) -> f64 {
-    (f64::from(bucket) * GAMMA.ln()).exp() * 2.0 / (1.0 + GAMMA)
+    let (low, high) = (bound_of(bucket - 1), bound_of(bucket));
+    2.0 * low * high / (low + high)
+}
+
+/// Upper bound of a bucket: the reverse of [`bucket_of`].
+fn bound_of(bucket: i32) -> f64 {
+    let place = f64::from(bucket) / buckets_per_doubling();
+    let exponent = place.floor();
+    let wanted = place - exponent;
+    let mut mantissa = wanted;
+    // The cubic is smooth and near the identity: four steps are exact to the last bits.
+    for _ in 0..4 {
+        let slope = (3.0 * CUBIC[0] * mantissa + 2.0 * CUBIC[1]) * mantissa + CUBIC[2];
+        mantissa -= (cubic(mantissa) - wanted) / slope;
+    }
+    (1.0 + mantissa) * exponent.exp2()
+}
+
+/// Of the cubics that go from 0 to 1 with the same slope at both ends, relative to the value, the steepest at its flattest.
+const CUBIC: [f64; 3] = [6.0 / 35.0, -3.0 / 5.0, 10.0 / 7.0];
+
+fn cubic(mantissa: f64) -> f64 {
+    ((CUBIC[0] * mantissa + CUBIC[1]) * mantissa + CUBIC[2]) * mantissa
+}
+
+/// Its least slope relative to the value is 10/7: so many buckets keep each within the error.
+fn buckets_per_doubling() -> f64 {
+    // ln(GAMMA) as the series of 2·artanh(error): usable where `ln` is not a constant.
+    const E: f64 = RELATIVE_ERROR;
+    const LN_GAMMA: f64 = 2.0 * (E + E * E * E / 3.0 + E * E * E * E * E / 5.0);
+    0.7 / LN_GAMMA
 }
 
 impl Buckets {
@@ -169,11 +207,16 @@ impl Buckets {
         self.counts.iter().enumerate().map(|(i, count)| (self.first + i as i32, *count))
     }
 
-    fn add(&mut self, bucket: i32, count: u64) {
-        // Infinity would span all numbers there are.
-        let bucket = bucket.clamp(i32::MIN / 4, i32::MAX / 4);
+    fn add(&mut self, bucket: i32, count: u64) -> usize {
+        let inside = bucket.wrapping_sub(self.first) as usize;
+        if let Some(known) = self.counts.get_mut(inside) {
+            *known += count;
+            return 0;
+        }
+        let before = self.counts.capacity();
         let place = self.place(bucket);
         self.counts[place] += count;
+        self.counts.capacity().saturating_sub(before) * size_of::<u64>()
     }
 
     fn merge(&mut self, other: &Self) {
@@ -238,7 +281,7 @@ impl Buckets {
         }
         let first = i32::from_le_bytes(bytes.take()?);
         let counts = (0..length).map(|_| bytes.varint()).collect::<Result<_>>()?;
-        Ok(Self { first: first.clamp(i32::MIN / 2, i32::MAX / 2), counts })
+        Ok(Self { first: first.clamp(-FIRST_MAX, FIRST_MAX), counts })
     }
 }
 
@@ -300,10 +343,21 @@ mod tests {
     fn quantiles_are_within_the_stated_error() {
         let mut all = values(7, 50_000);
         let mut sketch = Sketch::default();
-        all.iter().for_each(|value| sketch.add(*value));
+        for value in &all {
+            sketch.add(*value);
+        }
         for q in [0.0, 0.01, 0.25, 0.5, 0.9, 0.99, 0.999, 1.0] {
             let (got, want) = (sketch.quantile(q).unwrap(), exact(&mut all, q));
             assert!((got - want).abs() <= want * (RELATIVE_ERROR + 1e-9), "q {q}: {got} for {want}");
+        }
+    }
+
+    #[test]
+    fn every_value_is_within_the_error_of_its_bucket() {
+        for i in 1..200_000u64 {
+            let value = values(i, 1)[0] * 1e-6;
+            let middle = value_of(bucket_of(value));
+            assert!((middle - value).abs() <= value * (RELATIVE_ERROR + 1e-12), "{value} became {middle}");
         }
     }
 
@@ -350,7 +404,9 @@ mod tests {
     #[test]
     fn damaged_bytes_are_refused() {
         let mut sketch = Sketch::default();
-        values(1, 100).iter().for_each(|value| sketch.add(*value));
+        for value in values(1, 100) {
+            sketch.add(value);
+        }
         let mut bytes = vec![];
         sketch.encode(&mut bytes);
         for length in 0..bytes.len() {

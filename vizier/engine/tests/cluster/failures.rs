@@ -105,7 +105,7 @@ async fn an_agent_is_back_after_its_restart() {
     let mut cluster = cluster(2, 1000).await;
     cluster.agents[0].served.abort();
     // The wire may have ended with it.
-    drop(cluster.agents[0].wire.send(Wire::Cut));
+    let _ended = cluster.agents[0].wire.send(Wire::Cut);
     cluster.connected(1).await;
     assert_eq!(total(&cluster).await, "1000");
     cluster.add(0, data::store(0, 500), Limits::default()).await;

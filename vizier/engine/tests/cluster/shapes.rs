@@ -227,7 +227,7 @@ const SHAPES: &[(&str, Compare, &str)] = &[
     (
         "string_agg",
         Rows,
-        "select resp_status, string_agg(distinct req_method, ',' order by req_method) from http_events group by 1",
+        "select s, string_agg(m, ',' order by m) from (select distinct resp_status s, req_method m from http_events) group by s",
     ),
     (
         "string functions of dictionaries",
