@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,10 +32,12 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// One PEM per recording, named `pem-0`, `pem-1`, …
-    pub fn start(recordings: &[&Path]) -> Result<Self> {
+    /// So many PEMs on one recording, named `pem-0`, `pem-1`, …, each as if it had recorded it itself.
+    pub fn start(recording: &Path, pems: usize) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("pyxis-").tempdir_in("/tmp")?;
-        let ids: Vec<String> = (0..recordings.len()).map(|n| format!("pem-{n}")).collect();
+        let ids: Vec<String> = (0..pems).map(|n| format!("pem-{n}")).collect();
+        let recordings = (0..pems).map(|n| own(recording, &folder.path().join(format!("{n}.pxr")), n));
+        let recordings = recordings.collect::<Result<Vec<_>>>()?;
         certificates(folder.path(), &ids)?;
         let at = |name: &str| folder.path().join(name);
         let identity = |name: &str| json!({ "ca": at("ca.pem"), "cert": at(&format!("{name}.pem")), "key": at(&format!("{name}.key")) });
@@ -146,6 +148,14 @@ impl Drop for Fleet {
             let _ = child.wait();
         }
     }
+}
+
+/// A copy of `recording` for agent `n`: two agents with one id, and so with the same upids, are refused.
+fn own(recording: &Path, to: &Path, n: usize) -> Result<PathBuf> {
+    let mut command = Command::new(programs::keep_processes());
+    let output = command.arg(recording).arg(to).arg("shop-").arg((n + 1).to_string()).output()?;
+    ensure!(output.status.success(), "keep_processes: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(to.to_owned())
 }
 
 fn child(role: &str, config: &Value, log: &Path) -> Result<Child> {

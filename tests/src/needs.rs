@@ -13,6 +13,8 @@ pub enum Need {
     Live,
     /// `px` and the bundled scripts, without privileges.
     Replay,
+    /// As `Replay`, for several agents.
+    Fleet,
     /// A program on the path.
     Program(&'static str),
 }
@@ -27,6 +29,11 @@ impl Need {
                 Some(format!("no scripts in {} (cargo xtask guests)", programs::lib().display()))
             }
             Need::Replay => None,
+            Need::Fleet if !programs::keep_processes().is_file() => {
+                let path = programs::keep_processes();
+                Some(format!("{} is not built (cargo build -p pem@0.1.0 --examples)", path.display()))
+            }
+            Need::Fleet => Need::Replay.missing(),
             Need::Live if !Uid::effective().is_root() => Some("root is needed to attach probes".to_owned()),
             Need::Live if !Path::new("/sys/kernel/btf/vmlinux").exists() => Some("this kernel has no BTF".to_owned()),
             Need::Live if !programs::lib().join("ebpf/pyxis.bpf.o").is_file() => {

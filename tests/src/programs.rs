@@ -31,6 +31,11 @@ pub fn capture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/demo.pxr")
 }
 
+/// Makes a recording seem to come from another agent; an example of `pem`.
+pub fn keep_processes() -> PathBuf {
+    folder().join("examples/keep_processes")
+}
+
 /// A program on the path, or where Debian keeps daemons.
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

@@ -95,11 +95,24 @@ pub fn fuzz(workspace: &Workspace, args: &FuzzArgs) -> Result<()> {
 /// Builds a fuzz target and gives the command that runs it for `seconds`. In the dev profile, whose overflow checks and
 /// debug assertions find more.
 pub fn fuzz_command(workspace: &Workspace, example: &Example, seconds: u64) -> Result<Command> {
+    let mut command = build(workspace, example)?;
+    command.args(["--seconds", &seconds.to_string()]);
+    Ok(command)
+}
+
+/// Builds an example of a package in the dev profile and gives the command that runs it.
+pub fn example_command(workspace: &Workspace, package: &str, name: &str) -> Result<Command> {
+    let found = examples(workspace, |target| (target == name).then_some(target))?;
+    let example = found.iter().find(|example| example.package == package);
+    build(workspace, example.with_context(|| format!("{package} has no example {name}"))?)
+}
+
+fn build(workspace: &Workspace, example: &Example) -> Result<Command> {
     let mut build = workspace.cargo();
     build.args(["build", "--package", &example.id, "--example", &example.target]).args(SAME_FEATURES);
-    run::require(workspace, &format!("fuzz target {}", example.name), &mut build)?;
+    run::require(workspace, &format!("building {}", example.target), &mut build)?;
     let mut command = Command::new(workspace.target.join("debug/examples").join(&example.target));
-    command.current_dir(&workspace.root).args(["--seconds", &seconds.to_string()]);
+    command.current_dir(&workspace.root);
     Ok(command)
 }
 

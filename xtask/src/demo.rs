@@ -14,7 +14,7 @@ use nix::unistd::Uid;
 use crate::shop::{self, Shop};
 use crate::up::Up;
 use crate::workspace::Workspace;
-use crate::{cache, ebpf, guests, run, signals, step};
+use crate::{bench, cache, ebpf, guests, run, signals, step};
 
 /// The script that the demo shows.
 const SCRIPT: &str = "service_stats";
@@ -24,6 +24,8 @@ const SINCE: &str = "30s";
 const RESULT_MAX: Duration = Duration::from_secs(30);
 /// Requests per second of the client while the capture that ships is recorded: small, and yet every service shows.
 const CAPTURE_RATE: u32 = 40;
+/// By then `px record` has attached its probes.
+const ATTACHED_MAX: Duration = Duration::from_secs(3);
 /// A capture is in every clone for ever.
 const CAPTURE_BYTES_MAX: u64 = 1 << 20;
 
@@ -85,13 +87,12 @@ pub fn capture(workspace: &Workspace, args: &CaptureArgs) -> Result<()> {
     let to = workspace.capture();
     let folder = to.parent().expect("a file lies in a folder");
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let _shop = Shop::open(workspace, CAPTURE_RATE)?;
-    let mut command = std::process::Command::new(workspace.program("px"));
-    command
-        .args(["record", "--duration", &format!("{}s", args.seconds)])
-        .arg(&to)
-        .env("PYXIS_LIB_DIR", workspace.lib());
-    run::require(workspace, &format!("recording the shop for {} s", args.seconds), &mut command)?;
+    let raw = workspace.target.join("demo-raw.pxr");
+    record(workspace, &raw, Duration::from_secs(args.seconds))?;
+    // What else ran on this machine meanwhile, and what it is called, is nobody's business.
+    let mut keep = bench::example_command(workspace, "pem", "keep_processes")?;
+    run::require(workspace, "keeping the shop alone", keep.arg(&raw).arg(&to).arg("shop-"))?;
+    fs::remove_file(&raw)?;
     let bytes = to.metadata().with_context(|| format!("px record made no {}", to.display()))?.len();
     if bytes > CAPTURE_BYTES_MAX {
         bail!("{} has {bytes} bytes, more than {CAPTURE_BYTES_MAX}: record for a shorter time", to.display());
@@ -99,6 +100,30 @@ pub fn capture(workspace: &Workspace, args: &CaptureArgs) -> Result<()> {
     place_capture(workspace)?;
     eprintln!("{} ({} KiB)", to.display(), bytes >> 10);
     Ok(())
+}
+
+/// Records until the shop has been open for `length`.
+fn record(workspace: &Workspace, to: &Path, length: Duration) -> Result<()> {
+    let whole = length + ATTACHED_MAX;
+    let name = format!("recording the shop for {} s", length.as_secs());
+    let mut command = std::process::Command::new(workspace.program("px"));
+    command
+        .arg("record")
+        .arg(to)
+        .args(["--for", &format!("{}s", whole.as_secs())])
+        .env("PYXIS_LIB_DIR", workspace.lib());
+    thread::scope(|scope| {
+        // Opened once the probes are attached, so that every connection is there from its beginning.
+        let shop = scope.spawn(|| {
+            thread::sleep(ATTACHED_MAX);
+            let shop = Shop::open(workspace, CAPTURE_RATE)?;
+            thread::sleep(length);
+            drop(shop);
+            Ok::<(), anyhow::Error>(())
+        });
+        run::require(workspace, &name, &mut command)?;
+        shop.join().expect("it does not panic")
+    })
 }
 
 /// Puts the capture where `px` looks for it.
@@ -172,8 +197,8 @@ impl Demo {
         if !Uid::effective().is_root() {
             eprintln!("    not root: sudo will be asked for the probe helper alone; all else runs as you");
         }
-        let shop = Shop::open(workspace, shop::RATE)?;
         let up = Up::start(workspace, None)?;
+        let shop = Shop::open(workspace, shop::RATE)?;
         Ok(Self { up, _shop: Some(shop) })
     }
 

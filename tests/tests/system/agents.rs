@@ -1,7 +1,6 @@
 //! Several PEMs under one Vizier: the same answer as from one, groups on the wire and not rows, and a PEM that is gone is
 //! named.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -14,10 +13,10 @@ const GROUPED: &str = "SELECT req_method, resp_status, count(*) AS n, sum(resp_b
 
 #[test]
 fn four_pems_give_four_times_what_one_gives() -> Result {
-    needs!(Need::Replay);
+    needs!(Need::Fleet);
     let capture = programs::capture();
-    let one = Fleet::start(&[capture.as_path()])?.rows(GROUPED)?;
-    let four = Fleet::start(&[capture.as_path(); 4])?;
+    let one = Fleet::start(&capture, 1)?.rows(GROUPED)?;
+    let four = Fleet::start(&capture, 4)?;
     ensure!(one.len() > 3, "the capture has too few groups: {one:?}");
     let times_four: Vec<Value> = one
         .iter()
@@ -35,8 +34,8 @@ fn four_pems_give_four_times_what_one_gives() -> Result {
 
 #[test]
 fn bytes_sent_grow_with_groups_and_not_with_rows() -> Result {
-    needs!(Need::Replay);
-    let fleet = Fleet::start(&[programs::capture().as_path(); 4])?;
+    needs!(Need::Fleet);
+    let fleet = Fleet::start(&programs::capture(), 4)?;
     let sum = |sent: Vec<(String, i64)>| sent.into_iter().map(|(_, bytes)| bytes).sum::<i64>();
     let all = fleet.bytes_sent("SELECT req_path, req_headers, resp_headers FROM http_events")?;
     let groups = fleet.bytes_sent(GROUPED)?;
@@ -52,10 +51,9 @@ fn bytes_sent_grow_with_groups_and_not_with_rows() -> Result {
 
 #[test]
 fn a_pem_that_dies_or_hangs_is_named_and_the_rest_answer() -> Result {
-    needs!(Need::Replay);
+    needs!(Need::Fleet);
     let capture = programs::capture();
-    let recordings: [&Path; 3] = [capture.as_path(); 3];
-    let mut fleet = Fleet::start(&recordings)?;
+    let mut fleet = Fleet::start(&capture, 3)?;
     let count = "SELECT count(*) AS n FROM http_events";
     let all = integer(&fleet.rows(count)?[0]["n"]);
 

@@ -22,7 +22,7 @@ fn wrong_names_get_the_nearest_right_one() -> Result {
     let sql = |query: &str| pyxis.px(&["sql", query]);
     says(&sql("SELECT * FROM http_event")?, 1, &[&["http_events"]]);
     says(&sql("SELECT req_pth FROM http_events")?, 1, &[&["req_path"]]);
-    says(&sql("SELECT FROM WHERE")?, 1, &[&["expected", "Expected", "syntax"]]);
+    says(&sql("SELECT (req_path FROM http_events")?, 1, &[&["expected", "Expected", "syntax"]]);
     says(&sql("DROP TABLE http_events")?, 1, &[&["SELECT", "read", "only", "not supported", "query"]]);
     says(&pyxis.px(&["run", "service_stat"])?, 1, &[&["service_stats"]]);
     says(&pyxis.px(&["tables", "http_event"])?, 1, &[&["http_events"]]);
@@ -76,12 +76,13 @@ fn a_port_that_is_taken_is_named() -> Result {
     needs!(Need::Replay);
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?.to_string();
+    let port = taken.local_addr()?.port().to_string();
     let folder = tempfile::tempdir_in("/tmp")?;
     fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let mut command = Command::new(programs::px());
     command.args(["up", "--listen", &address, "--replay"]).arg(programs::capture());
     command.env("PX_RUNTIME_DIR", folder.path().join("run")).env("PX_DATA_DIR", folder.path().join("data"));
-    says(&command.env("PYXIS_LIB_DIR", programs::lib()).output()?, 1, &[&[address.as_str()], &["in use", "taken"]]);
+    says(&command.env("PYXIS_LIB_DIR", programs::lib()).output()?, 1, &[&[port.as_str()], &["in use", "taken"]]);
     Ok(())
 }
 
@@ -92,7 +93,9 @@ fn a_recording_that_is_none_is_refused() -> Result {
     fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let file = folder.path().join("not.pxr");
     fs::write(&file, b"this is not a recording")?;
-    let mut command = Command::new(programs::px());
+    // If it were taken for one, px up would stay up.
+    let mut command = Command::new("timeout");
+    command.arg("30").arg(programs::px());
     command.args(["up", "--replay"]).arg(&file).env("PYXIS_LIB_DIR", programs::lib());
     command.env("PX_RUNTIME_DIR", folder.path().join("run")).env("PX_DATA_DIR", folder.path().join("data"));
     says(&command.output()?, 1, &[&["not.pxr", "recording"]]);

@@ -27,11 +27,11 @@ fn services(text: &str) -> Vec<&'static str> {
 
 #[test]
 fn the_same_recording_gives_the_same_rows() -> Result {
-    needs!(Need::Replay);
+    needs!(Need::Fleet);
     let capture = programs::capture();
     ensure!(capture.is_file(), "{} is missing: cargo xtask capture makes it", capture.display());
-    let first = everything(&Fleet::start(&[&capture])?)?;
-    let second = everything(&Fleet::start(&[&capture])?)?;
+    let first = everything(&Fleet::start(&capture, 1)?)?;
+    let second = everything(&Fleet::start(&capture, 1)?)?;
     assert!(first.lines().count() > 100, "the capture is nearly empty:\n{first}");
     let differing = first.lines().zip(second.lines()).find(|(a, b)| a != b);
     assert!(first == second, "first difference: {differing:#?}");
