@@ -211,9 +211,11 @@ impl<F: Future> Future for Driver<F> {
                 Poll::Pending => match this.offload.take() {
                     None => break Poll::Pending,
                     Some(work) => {
-                        let began = Instant::now();
+                        // The same clock as the whole: taken off it, what is left is the guest's, however often this thread waits.
+                        let began = thread_clock_ns();
                         work();
-                        this.control.host_ns.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+                        let took = thread_clock_ns().saturating_sub(began);
+                        this.control.host_ns.fetch_add(took, Ordering::Relaxed);
                         if let Some(why) = this.control.stopped() {
                             break Poll::Ready(Err(why));
                         }
