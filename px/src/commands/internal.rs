@@ -172,7 +172,9 @@ fn helper(config: Helper) -> Result<(), Fatal> {
     watch_lifeline(move || {
         let _ = std::fs::remove_file(&config.socket);
         if let Some(folder) = made {
-            let _ = std::fs::remove_dir(folder);
+            let _ = std::fs::remove_dir(&folder);
+            // And what lies above it, unless somebody else uses that.
+            let _ = folder.parent().map(std::fs::remove_dir);
         }
         std::process::exit(0);
     });

@@ -384,7 +384,7 @@ async fn stop(parts: impl Iterator<Item = Kept>, terminal: &Terminal, interrupts
     };
     tokio::select! {
         () = all => {}
-        () = interrupts.next() => terminal.warn("stopped at once"),
+        () = interrupts.again() => terminal.warn("stopped at once"),
     }
 }
 

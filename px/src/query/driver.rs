@@ -322,7 +322,7 @@ impl Run {
         };
         let stopped = tokio::select! {
             () = cancel => true,
-            () = interrupts.next() => false,
+            () = interrupts.again() => false,
             () = tokio::time::sleep(CANCEL_GRACE) => false,
         };
         if self.follow {
