@@ -61,6 +61,7 @@ impl Group<'_> {
     }
 }
 
+/// `limit` is the bound that rows were cut at, unless the person set it.
 pub fn notes(completeness: &Completeness, limit: Option<u64>) -> Notes {
     let mut notes = Notes::default();
     let missing = &completeness.missing;
@@ -86,10 +87,9 @@ pub fn notes(completeness: &Completeness, limit: Option<u64>) -> Notes {
     if left > 0 {
         notes.missing.push(format!("and {} more; px run agent_status shows all", plural(left as u64, "loss")));
     }
-    if !completeness.truncated.is_empty() {
+    if let (Some(limit), false) = (limit, completeness.truncated.is_empty()) {
         let names: Vec<&str> = completeness.truncated.iter().map(String::as_str).collect();
-        let at = limit.map(|limit| format!(" at {} rows", count(limit))).unwrap_or_default();
-        notes.remarks.push(format!("{} cut{at}; --limit N gives more", list(&names)));
+        notes.remarks.push(format!("{} cut at {} rows; --limit N gives more", list(&names), count(limit)));
     }
     for expired in completeness.expired.iter().take(NAMED_MAX) {
         let mut since = String::new();

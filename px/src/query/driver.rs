@@ -36,10 +36,8 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
 pub async fn run(client: Client, job: Job, terminal: Terminal) -> Result<Exit> {
     let writer = output::open(&job.options, &terminal)?;
     let mut interrupts = Interrupts::new()?;
-    let limit = match job.request.limit_rows {
-        0 => LIMIT_ROWS_DEFAULT,
-        rows => rows,
-    };
+    // A limit that somebody set does what they want; only one that they may not know of is worth a remark.
+    let limit = (job.request.limit_rows == 0).then_some(LIMIT_ROWS_DEFAULT);
     let timeout = (job.request.timeout_ms > 0).then(|| Duration::from_millis(job.request.timeout_ms));
     let run = Run {
         client,
@@ -82,7 +80,7 @@ struct Run {
     selection: Selection,
     format: Format,
     follow: bool,
-    limit: u64,
+    limit: Option<u64>,
     allow_partial: bool,
     stats: bool,
     run_id: Option<String>,
@@ -206,7 +204,7 @@ impl Run {
         // Once a round is over, what was asked for by name must have come.
         self.selection.check()?;
         let completeness = round.completeness.unwrap_or_default();
-        let notes = completeness::notes(&completeness, Some(self.limit));
+        let notes = completeness::notes(&completeness, self.limit);
         self.round = self.round.max(round.round);
         let summary = self.summary(&completeness, &round.statistics.unwrap_or_default(), &notes, None);
         self.writer.round(&summary)?;
@@ -237,7 +235,7 @@ impl Run {
     fn finished(mut self, finished: Finished) -> Result<Exit> {
         let completeness = finished.completeness.unwrap_or_default();
         let statistics = finished.statistics.unwrap_or_default();
-        let notes = completeness::notes(&completeness, Some(self.limit));
+        let notes = completeness::notes(&completeness, self.limit);
         let error = finished.status.and_then(failure);
         if error.is_none() {
             self.selection.check()?;

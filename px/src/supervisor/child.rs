@@ -1,7 +1,8 @@
 //! One child process: started, listened to, ended.
 
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -75,9 +76,14 @@ pub struct Running {
     pub said: mpsc::Receiver<Said>,
 }
 
-/// This program, whatever became of its path since it was started, and whoever may walk that path.
-pub fn own_program() -> PathBuf {
-    PathBuf::from("/proc/self/exe")
+/// This program: by its path, which gives children its name, or, when something else lies there by now, as what runs here.
+fn own_program() -> PathBuf {
+    const SELF: &str = "/proc/self/exe";
+    let same = |path: &PathBuf| {
+        let inode = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+        inode(path).is_some_and(|there| Some(there) == inode(Path::new(SELF)))
+    };
+    std::env::current_exe().ok().filter(same).unwrap_or_else(|| PathBuf::from(SELF))
 }
 
 /// Starts it. Must be called on the main thread, which lives as long as the process: a child asks the kernel to be ended with
@@ -86,7 +92,7 @@ pub async fn start(spec: &Spec, terminal: Terminal) -> io::Result<Running> {
     let mut command = match spec.sudo {
         None => {
             let mut command = Command::new(own_program());
-            // As `ps` and people know it, not /proc/self/exe.
+            // As `ps` and people know it.
             command.arg0("px");
             // Ctrl-C on the terminal is for the supervisor, which ends its children in order.
             command.process_group(0);

@@ -135,14 +135,16 @@ fn losses_are_partial_and_limits_are_not() {
     let limits = Completeness { truncated: vec!["out".into()], expired: vec![expired], ..Completeness::default() };
     let losses = Completeness { losses: vec![lost], ..Completeness::default() };
     let fake = Fake::start(move |request| {
-        let what = if request.limit_rows == 1 { &limits } else { &losses };
+        let what = if request.timeout_ms == 0 { &limits } else { &losses };
         vec![started(), table(0, "out", 0), rows(0, 1), finished(what.clone())]
     });
-    let output = run(&fake, &["sql", "x", "--limit", "1"]);
-    assert_eq!(code(&output), 0);
-    assert!(err(&output).contains("note: out cut at 1 rows; --limit N gives more"), "{}", err(&output));
-    assert!(err(&output).contains("http_events on node-1 reaches back to"), "{}", err(&output));
     let output = run(&fake, &["sql", "x"]);
+    assert_eq!(code(&output), 0);
+    assert!(err(&output).contains("note: out cut at 10,000 rows; --limit N gives more"), "{}", err(&output));
+    assert!(err(&output).contains("http_events on node-1 reaches back to"), "{}", err(&output));
+    let asked = run(&fake, &["sql", "x", "--limit", "1"]);
+    assert!(!err(&asked).contains("cut at"), "who sets a limit knows of it: {}", err(&asked));
+    let output = run(&fake, &["sql", "x", "--timeout", "9s"]);
     assert_eq!(code(&output), 3);
     assert!(err(&output).contains("5 events of http_events lost on node-1: ring full"), "{}", err(&output));
 }
