@@ -20,6 +20,8 @@ const READY_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(15);
 /// `px up` prints this once all its parts are there and capture.
 const GREETING: &str = "Pyxis is up";
+/// By convention everywhere.
+const NOBODY: u32 = 65534;
 /// How long something that must happen may take.
 const EVENTUALLY_MAX: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(100);
@@ -42,8 +44,19 @@ impl Pyxis {
         Self::start(&["--replay", recording.to_str().context("paths of tests are text")?])
     }
 
+    /// Runs on a recording, as a user with no privileges whatever. Needs root, to become nobody.
+    pub fn replay_as_nobody(recording: &Path) -> Result<Self> {
+        let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--no-new-privs"];
+        Self::start_by(&nobody, &["--replay", recording.to_str().context("paths of tests are text")?])
+    }
+
     /// `px up` with further arguments.
     pub fn start(args: &[&str]) -> Result<Self> {
+        Self::start_by(&[], args)
+    }
+
+    /// The same, with options for `setpriv`.
+    fn start_by(privileges: &[&str], args: &[&str]) -> Result<Self> {
         // Below /tmp: the path of a Unix socket may have 107 bytes.
         let folder = tempfile::Builder::new().prefix("pyxis-").tempdir_in("/tmp")?;
         // The PEM and Vizier run as another user and have to get through to their own folders.
@@ -54,11 +67,15 @@ impl Pyxis {
         let mut command = match programs::find("setpriv") {
             Some(setpriv) => {
                 let mut command = Command::new(setpriv);
-                command.args(["--pdeathsig", "TERM", "--"]).arg(programs::px());
+                command.args(["--pdeathsig", "TERM"]).args(privileges).arg("--").arg(programs::px());
                 command
             }
-            None => Command::new(programs::px()),
+            None if privileges.is_empty() => Command::new(programs::px()),
+            None => bail!("setpriv is not installed"),
         };
+        if !privileges.is_empty() {
+            std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY))?;
+        }
         environment(&mut command, folder.path());
         command.arg("up").args(args).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = command.process_group(0).spawn().context("px up does not start")?;

@@ -54,18 +54,28 @@ fn replace(from: &Path, to: &Path) -> Result<()> {
         .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
 }
 
+/// Whether what is built now is worth keeping for others.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub enum Keep {
+    Yes,
+    No,
+}
+
 /// Fills an empty target folder with dependencies from the cache: those of the same lock file, else the newest of the
 /// same compiler, of which Cargo takes what fits.
-pub fn restore_dependencies(workspace: &Workspace) -> Result<()> {
+pub fn restore_dependencies(workspace: &Workspace) -> Result<Keep> {
     let debug = workspace.target.join("debug");
+    // One that somebody works in holds whatever was tried there.
     if built_dependencies(&debug) {
-        return Ok(());
+        return Ok(Keep::No);
     }
     let folder = workspace.cache_folder("dependencies")?;
     let (compiler, key) = dependency_key(workspace)?;
     let exact = folder.join(format!("{compiler}-{key}"));
+    let keep = if exact.is_dir() { Keep::No } else { Keep::Yes };
     let from = if exact.is_dir() { Some(exact) } else { newest(&folder, &compiler) };
-    let Some(from) = from else { return Ok(()) };
+    let Some(from) = from else { return Ok(keep) };
     let step = Step::begin("dependencies from the cache");
     let copied = copy_tree(&from, &debug, &|_| true);
     step.end(copied.is_ok(), &from.display().to_string());
@@ -75,16 +85,16 @@ pub fn restore_dependencies(workspace: &Workspace) -> Result<()> {
     if let Err(error) = copied {
         eprintln!("    {error:#}; building them instead");
     }
-    Ok(())
+    Ok(keep)
 }
 
 /// Keeps the dependencies that a successful build has left, for the next clone.
-pub fn keep_dependencies(workspace: &Workspace) -> Result<()> {
+pub fn keep_dependencies(workspace: &Workspace, keep: &Keep) -> Result<()> {
     let debug = workspace.target.join("debug");
     let folder = workspace.cache_folder("dependencies")?;
     let (compiler, key) = dependency_key(workspace)?;
     let to = folder.join(format!("{compiler}-{key}"));
-    if to.is_dir() || !built_dependencies(&debug) {
+    if *keep == Keep::No || to.is_dir() || !built_dependencies(&debug) {
         return Ok(());
     }
     let ours = Ours::read(workspace)?;

@@ -25,7 +25,7 @@ pub struct Args {
 pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let start = Instant::now();
     let mut tally = Tally::default();
-    cache::restore_dependencies(workspace)?;
+    let keep = cache::restore_dependencies(workspace)?;
     tally.prepare(workspace)?;
     match &args.filter {
         Some(filter) => tests(workspace, &mut tally, Some(filter))?,
@@ -34,7 +34,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
             tests(workspace, &mut tally, None)?;
             fuzz(workspace, &mut tally)?;
             tally.chore("demo --once", demo::once(workspace));
-            cache::keep_dependencies(workspace)?;
+            cache::keep_dependencies(workspace, &keep)?;
         }
     }
     tally.report(start.elapsed());

@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use tests::load::Load;
+use tests::pyxis::integer;
 use tests::server::V4;
 use tests::{Need, Pyxis, Result, Server, needs};
 
@@ -44,12 +45,17 @@ fn a_tiny_ring_that_overflows_counts_what_it_lost() -> Result {
     load.send()?;
     thread::sleep(SETTLED);
     let (rows, distinct) = counted(&pyxis, server.port(), "tiny")?;
-    let lost = pyxis.number("SELECT coalesce(sum(events), 0) FROM data_loss")?;
-    eprintln!("20000 sent, {rows} rows, {lost} events lost");
+    let losses =
+        pyxis.sql("SELECT source, table_name, reason, sum(events) AS events FROM data_loss GROUP BY 1, 2, 3")?;
+    let lost = pyxis.number("SELECT coalesce(sum(events), 0) FROM data_loss WHERE source = 'ring'")?;
+    let read = integer(&pyxis.agents()?[0]["events"]);
+    eprintln!("20000 sent, {rows} rows; {read} records read, {lost} lost; all losses: {losses:?}");
     assert_eq!(rows, distinct, "some twice");
     assert!(rows < 20_000, "a ring of one page lost nothing: the test has lost its point");
-    // Each missing request lost at least one of its two records.
-    assert!(lost >= 20_000 - rows, "{} requests are missing and {lost} events are counted", 20_000 - rows);
+    // A request is received and sent by each side: four records. Beside them there are few: openings, closings, processes.
+    assert!(lost + read >= 80_000, "{} records are neither read nor counted as lost", 80_000 - lost - read);
+    let others = lost + read - 80_000;
+    assert!(others < 8_000, "{lost} lost and {read} read are {others} more than there can have been");
     let output = pyxis.px(&["sql", "SELECT count(*) FROM http_events", "--since", "1h"])?;
     assert_eq!(output.status.code(), Some(3), "a result from which something is missing says so");
     Ok(())

@@ -51,7 +51,22 @@ fn the_capture_that_ships_is_small_and_shows_the_shop() -> Result {
 }
 
 #[test]
-fn a_new_recording_is_replayed_without_privileges() -> Result {
+fn a_user_without_any_privilege_can_replay() -> Result {
+    // Root only to become nobody.
+    needs!(Need::Live, Need::Program("setpriv"));
+    let folder = tempfile::Builder::new().prefix("pyxis-nobody-").tempdir_in("/tmp")?;
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let file = folder.path().join("demo.pxr");
+    std::fs::copy(programs::capture(), &file)?;
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    let pyxis = Pyxis::replay_as_nobody(&file)?;
+    let text = pyxis.text(&["run", "service_stats", "--since", "10m", "--allow-partial", "-o", "json"])?;
+    assert_eq!(services(&text).len(), 3, "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_new_recording_is_replayed_without_a_helper() -> Result {
     needs!(Need::Live);
     let folder = tempfile::Builder::new().prefix("pyxis-record-").tempdir_in("/tmp")?;
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
