@@ -22,6 +22,7 @@ use crate::guard::guard;
 use crate::policy::Access;
 use crate::provider::PemTable;
 use crate::query::{Query, QueryContext, RunCx};
+use crate::yielding::yielding;
 use crate::{cut, explain, present, session, subquery};
 
 /// How much of Vizier's machine queries may use, and how agents are asked.
@@ -156,7 +157,7 @@ impl Query {
         plan: LogicalPlan,
         meter: Arc<Meter>,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let plan = self.physical(plan, meter.clone()).await?;
+        let plan = yielding(self.physical(plan, meter.clone()).await?)?;
         let state = &self.engine.state;
         let cx = Arc::new(RunCx { run: self.run.clone(), meter });
         let task = TaskContext::new(

@@ -27,6 +27,7 @@ pub mod query;
 pub mod remote;
 mod session;
 mod subquery;
+mod yielding;
 
 pub use agent::{AgentId, AgentInfo};
 pub use engine::{Engine, EngineConfig};

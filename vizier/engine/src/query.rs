@@ -168,11 +168,12 @@ impl Run {
                     biased;
                     () = run.cancel.cancelled() => return Some((Err(Fault::Cancelled.into()), None)),
                     () = stop.cancelled() => return None,
-                    item = stream.next() => item?,
+                    // Before the item: a stream that always has one would never come to its deadline.
                     () = deadline.as_mut() => {
                         run.miss(&agent, "no answer before the deadline");
                         return None;
                     }
+                    item = stream.next() => item?,
                 };
                 match item {
                     Ok(value) => Some((Ok(value), Some((stream, deadline)))),
@@ -204,11 +205,11 @@ impl Run {
                 tokio::select! {
                     biased;
                     () = run.cancel.cancelled() => Some((Err(Fault::Cancelled.into()), None)),
+                    () = deadline.as_mut() => Some((Err(Fault::Deadline.into()), None)),
                     item = stream.next() => match item? {
                         Ok(value) => Some((Ok(value), Some((stream, deadline)))),
                         Err(e) => Some((Err(e), None)),
                     },
-                    () = deadline.as_mut() => Some((Err(Fault::Deadline.into()), None)),
                 }
             }
         })

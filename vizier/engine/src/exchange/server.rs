@@ -34,6 +34,7 @@ use crate::codec;
 use crate::error::{Fault, to_status};
 use crate::leaf::grouped::specialise;
 use crate::session;
+use crate::yielding::yielding;
 
 /// What queries may use of a node.
 #[derive(Clone, Debug)]
@@ -241,7 +242,8 @@ impl Service {
 
     fn begin(&self, fragment: &Fragment) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>, Arc<FragmentMeter>)> {
         let session = self.session(&fragment.options).map_err(cannot_run)?;
-        let plan = codec::from_bytes(&fragment.plan, &session).and_then(specialise).map_err(cannot_run)?;
+        let plan =
+            codec::from_bytes(&fragment.plan, &session).and_then(specialise).and_then(yielding).map_err(cannot_run)?;
         let meter = Arc::new(FragmentMeter::new(fragment.rows_max, self.activity.clone()));
         let cx = FragmentCx { store: self.store.clone(), asid: (self.info)().asid, meter: meter.clone() };
         // A plan that is decoded needs no function by name any more: no registry is copied for each fragment.

@@ -302,3 +302,34 @@ async fn many_unread_queries_do_not_starve_another() {
     let done = tokio::time::timeout(Duration::from_secs(10), cluster.run("select count(*) from http_events")).await;
     assert_eq!(done.expect("not starved").unwrap().lines(), ["100000"]);
 }
+
+/// 200 rows joined with themselves: 3.2 * 10^11 rows.
+fn explosion(first: &str) -> String {
+    let rows: Vec<_> = (0..200).map(|i| format!("({i})")).collect();
+    let rows = rows.join(", ");
+    let tables: Vec<_> = (0..4).map(|i| format!("(values {rows}) t{i}(x)")).collect();
+    format!("select count(*), sum(t0.x + t1.x * t2.x - t3.x) from {first} cross join {}", tables.join(" cross join "))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_that_explodes_ends_at_its_deadline() {
+    let cluster = cluster(2, 1000).await;
+    let started = Instant::now();
+    let query = cluster.query_with(Duration::from_millis(300), Arc::new(AllowAll));
+    let error = run(query, &explosion("(select 1)")).await.err().unwrap();
+    assert!(matches!(error, Error::Exhausted(Exhausted::Deadline)), "{error:?}");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+
+    let started = Instant::now();
+    let query = cluster.query_with(Duration::from_millis(300), Arc::new(AllowAll));
+    let done = run(query, &explosion("http_events")).await.unwrap();
+    assert_eq!(done.missing().len(), 2, "{:?}", done.missing());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let agents = &cluster.agents;
+    within(Duration::from_secs(5), "fragments to stop", || {
+        agents.iter().all(|a| a.activity.fragments_running.load(Ordering::SeqCst) == 0)
+    })
+    .await;
+    // And the agents are as good as before.
+    assert_eq!(total(&cluster).await, "2000");
+}
