@@ -285,6 +285,37 @@ fn the_shop_is_seen_whole() -> Result {
 }
 
 #[test]
+fn on_connections_open_before_each_request_has_its_own_answer() -> Result {
+    needs!(Need::Live);
+    // Busy, kept connections all around while the probes are attached one after the other.
+    let _shop = Shop::open(200)?;
+    thread::sleep(Duration::from_secs(1));
+    let pyxis = Pyxis::live()?;
+    let query = "SELECT h.trace_role, h.req_path, h.resp_status, h.resp_body FROM http_events h \
+                 JOIN (SELECT DISTINCT upid, comm FROM processes) p ON h.upid = p.upid \
+                 WHERE p.comm LIKE 'shop-%' AND h.req_path LIKE '/products/%' AND h.resp_status = 200";
+    let rows = pyxis.eventually(query, |rows| rows.len() > 600)?;
+    let wrong: Vec<&Value> = rows
+        .iter()
+        .filter(|row| {
+            let path = row["req_path"].as_str().unwrap_or_default();
+            let id = path.trim_start_matches("/products/").trim_end_matches("/stock");
+            // The catalog's answers begin with the id that was asked for.
+            let body = row["resp_body"].as_str().unwrap_or_default();
+            !body.starts_with(&format!("{{\"id\":{id},")) || body.contains("stock") != path.ends_with("/stock")
+        })
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {} have another's answer, such as {:#?}",
+        wrong.len(),
+        rows.len(),
+        &wrong[..3.min(wrong.len())]
+    );
+    Ok(())
+}
+
+#[test]
 fn pyxis_does_not_watch_itself() -> Result {
     needs!(Need::Live, Need::Program("nginx"), Need::Program("curl"));
     let pyxis = Pyxis::start(&["--listen", "127.0.0.1:0"])?;
