@@ -91,15 +91,11 @@ fn render(config: &Announce, found: &Found, style: Style) -> String {
         }
     }
     let agent = &found.agent;
-    line(
-        "agent",
-        &format!(
-            "{} ({}, Linux {})",
-            sanitize(&agent.id),
-            plural(found.tables as u64, "table"),
-            sanitize(&agent.kernel)
-        ),
-    );
+    let mut facts = vec![plural(found.tables as u64, "table")];
+    if !agent.kernel.is_empty() {
+        facts.push(format!("Linux {}", sanitize(&agent.kernel)));
+    }
+    line("agent", &format!("{} ({})", sanitize(&agent.id), facts.join(", ")));
     if let Some(address) = config.listen {
         line("listening", &format!("http://{address}, in the clear"));
     }

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::io::{BufRead, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -146,7 +147,7 @@ fn sandbox(user: Option<roles::User>) -> pem::sandbox::Config {
 
 fn helper(config: Helper) -> Result<(), Fatal> {
     use pem::probes::{helper, load};
-    let folder = config.socket.parent().map(std::path::Path::to_owned).unwrap_or_default();
+    let folder = config.socket.parent().map(Path::to_owned).unwrap_or_default();
     if config.make_folder {
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -222,8 +223,20 @@ fn vizier(config: Vizier) -> Result<(), Fatal> {
 /// Vizier holds one descriptor per client and per PEM, and some per run: for a thousand of each, with a wide margin.
 const VIZIER_FILES_MAX: u64 = 16_384;
 
+/// Told at once, not when an agent without tables fails to appear.
+fn is_recording(path: &Path) -> Result<(), Fatal> {
+    let no =
+        |why: &dyn StdError| Fatal { message: format!("cannot replay {}: {}", path.display(), chain(why)), hint: None };
+    let file = std::fs::File::open(path).map_err(|e| no(&e))?;
+    pem::recording::Reader::new(std::io::BufReader::new(file)).map_err(|e| no(&e))?;
+    Ok(())
+}
+
 fn pem(config: Pem) -> Result<(), Fatal> {
     use pem::agent;
+    if let Some((path, _)) = &config.replay {
+        is_recording(path)?;
+    }
     let mut agent = agent::Config::new(pem::identity::Identity::detect(Some(&config.id), None));
     agent.capture = match (config.helper, config.replay) {
         (_, Some((path, mode))) => agent::Capture::Replay(agent::Replay {

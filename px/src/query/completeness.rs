@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use vizier_api::Completeness;
 
-use crate::output::human::{Clock, bytes_text, count, list, plural, time_local, time_utc};
+use crate::output::human::{Clock, bytes_text, count, duration_text, list, plural, time_local, time_utc};
 
 /// At most this many nodes or tables are named one by one; a fleet that is half down would fill the screen.
 const NAMED_MAX: usize = 8;
@@ -38,8 +38,6 @@ struct Group<'a> {
 impl Group<'_> {
     fn describe(mut self, table: &str, agent: &str) -> String {
         self.reasons.sort_by(|a, b| b.cmp(a));
-        // The codes of `data_loss`, as words.
-        let words = |reason: &str| reason.replace('_', " ");
         let reasons: Vec<String> = match &self.reasons[..] {
             [(_, one)] => vec![words(one)],
             many => many
@@ -62,6 +60,11 @@ impl Group<'_> {
 }
 
 /// `limit` is the bound that rows were cut at, unless the person set it.
+/// The codes of `data_loss`, as words.
+fn words(reason: &str) -> String {
+    reason.replace('_', " ")
+}
+
 pub fn notes(completeness: &Completeness, limit: Option<u64>) -> Notes {
     let mut notes = Notes::default();
     let missing = &completeness.missing;
@@ -72,13 +75,31 @@ pub fn notes(completeness: &Completeness, limit: Option<u64>) -> Notes {
         notes.missing.push(format!("{} more did not answer", plural((missing.len() - NAMED_MAX) as u64, "agent")));
     }
     let mut groups: BTreeMap<(&str, &str), Group> = BTreeMap::new();
+    // By agent and reason, since a gap is one for all tables that capture feeds: how long, and which tables.
+    let mut unseen: BTreeMap<(&str, &str), (u64, Vec<String>)> = BTreeMap::new();
     for loss in &completeness.losses {
+        if loss.unseen_ns > 0 {
+            let (longest_ns, tables) = unseen.entry((&loss.agent, &loss.reason)).or_default();
+            *longest_ns = loss.unseen_ns.max(*longest_ns);
+            tables.push(loss.table.clone());
+        }
+        if loss.unseen_ns > 0 && loss.events == 0 {
+            continue;
+        }
         let group = groups.entry((&loss.table, &loss.agent)).or_default();
         group.events += loss.events;
         group.bytes += loss.bytes;
         group.reasons.push((loss.events, &loss.reason));
     }
-    let left = groups.len().saturating_sub(NAMED_MAX);
+    let gaps_left = unseen.len().saturating_sub(NAMED_MAX);
+    for ((agent, reason), (longest_ns, tables)) in unseen.into_iter().take(NAMED_MAX) {
+        let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+        let (lasted, reason) = (duration_text(longest_ns), words(reason));
+        notes
+            .missing
+            .push(format!("nothing was captured for {lasted} on {agent}: {reason}; missing from {}", list(&tables)));
+    }
+    let left = gaps_left + groups.len().saturating_sub(NAMED_MAX);
     for ((table, agent), group) in groups.into_iter().take(NAMED_MAX) {
         // Bytes alone are what was left out on purpose: bodies beyond the cap.
         let notes = if group.events > 0 { &mut notes.missing } else { &mut notes.remarks };
@@ -105,9 +126,12 @@ pub fn to_json(completeness: &Completeness) -> Value {
         time_utc(&mut oldest, e.oldest_time_ns);
         json!({ "agent": e.agent, "table": e.table, "oldest_time": oldest })
     });
-    let losses = completeness.losses.iter().map(
-        |l| json!({ "agent": l.agent, "table": l.table, "reason": l.reason, "events": l.events, "bytes": l.bytes }),
-    );
+    let losses = completeness.losses.iter().map(|l| {
+        json!({
+            "agent": l.agent, "table": l.table, "reason": l.reason, "events": l.events, "bytes": l.bytes,
+            "unseen_ns": l.unseen_ns,
+        })
+    });
     let missing = completeness.missing.iter().map(|m| json!({ "agent": m.agent, "reason": m.reason }));
     json!({
         "missing": missing.collect::<Vec<_>>(),
@@ -132,6 +156,7 @@ mod tests {
                 reason: "ring full".into(),
                 events: 1234,
                 bytes: 2048,
+                unseen_ns: 0,
             }],
             truncated: vec!["out".into()],
             expired: vec![],
@@ -153,6 +178,7 @@ mod tests {
             reason: reason.into(),
             events,
             bytes: 2048,
+            unseen_ns: 0,
         };
         let losses = vec![loss("a_b", 1), loss("ring_full", 300), loss("c", 20), loss("d", 0)];
         let notes = notes(&Completeness { losses, ..Completeness::default() }, None);
@@ -161,6 +187,25 @@ mod tests {
         let notes = super::notes(&only_bytes, None);
         assert_eq!(notes.remarks, ["2.00 KiB of http_events lost on vm: body not captured"]);
         assert!(!notes.partial());
+    }
+
+    #[test]
+    fn a_time_without_capture_is_one_line_and_partial() {
+        let gap = |table: &str, unseen_ns: u64| Loss {
+            agent: "vm".into(),
+            table: table.into(),
+            reason: "helper_away".into(),
+            unseen_ns,
+            ..Loss::default()
+        };
+        let losses = vec![gap("http_events", 1_200_000_000), gap("processes", 1_200_000_000)];
+        let notes = notes(&Completeness { losses, ..Completeness::default() }, None);
+        let line = format!(
+            "nothing was captured for {} on vm: helper away; missing from http_events and processes",
+            duration_text(1_200_000_000)
+        );
+        assert_eq!(notes.missing, [line]);
+        assert!(notes.partial() && notes.remarks.is_empty());
     }
 
     #[test]

@@ -129,8 +129,13 @@ fn partial_results_say_who_is_missing_and_exit_with_3() {
 
 #[test]
 fn losses_are_partial_and_limits_are_not() {
-    let lost =
-        Loss { agent: "node-1".into(), table: "http_events".into(), reason: "ring full".into(), events: 5, bytes: 0 };
+    let lost = Loss {
+        agent: "node-1".into(),
+        table: "http_events".into(),
+        reason: "ring full".into(),
+        events: 5,
+        ..Loss::default()
+    };
     let expired = Expired { agent: "node-1".into(), table: "http_events".into(), oldest_time_ns: 1 };
     let limits = Completeness { truncated: vec!["out".into()], expired: vec![expired], ..Completeness::default() };
     let losses = Completeness { losses: vec![lost], ..Completeness::default() };
