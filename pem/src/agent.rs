@@ -11,6 +11,7 @@
 
 mod capture;
 mod config;
+mod gap;
 mod ingest;
 mod link;
 mod record;
@@ -97,6 +98,7 @@ struct State {
     hostname: String,
     kernel: String,
     capture: String,
+    since_ns: Option<i64>,
 }
 
 /// A running agent.
@@ -254,6 +256,7 @@ impl Shared {
                 hostname: identity.hostname.clone(),
                 kernel: String::new(),
                 capture: "none".into(),
+                since_ns: None,
             }),
             ready: watch::Sender::new(false),
         }
@@ -272,6 +275,7 @@ impl Shared {
             version: env!("CARGO_PKG_VERSION").into(),
             kernel: state.kernel,
             capture: state.capture,
+            since_ns: state.since_ns,
             events: self.events.load(Ordering::Relaxed),
             events_lost: self.events_lost.load(Ordering::Relaxed),
         }

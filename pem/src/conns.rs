@@ -239,6 +239,16 @@ impl Conns {
         self.groups.tell(now_ns, out.machine.epoch_ns(now_ns), rows);
     }
 
+    /// Forgets all, since what comes of them next does not continue what came. Requests under way are told as lost.
+    pub fn forget(&mut self, out: &mut Outside<'_>) {
+        for slot in 0..self.slots.len() {
+            self.end(out, slot as u32, None);
+        }
+        // Else a connection that takes a place again would be ended, or waited for, in the name of the one before.
+        self.closing.clear();
+        self.holding.clear();
+    }
+
     fn mark(&mut self, slot: u32) {
         if let Some(conn) = self.slots.get_mut(slot as usize).and_then(|s| s.as_deref_mut())
             && !std::mem::replace(&mut conn.dirty, true)

@@ -23,7 +23,7 @@ use self::record::Record;
 use self::sequence::Sequences;
 use self::sink::Sink;
 use crate::conns::{Conns, Outside};
-use crate::input::{AgentError, AgentSample, Input, Loss, NetworkSample, ProbeStatus, ProcessSample};
+use crate::input::{AgentError, AgentSample, Gap, Input, Loss, NetworkSample, ProbeStatus, ProcessSample};
 use crate::protocols::{PROTOCOLS, Rows, Settings};
 
 /// How often sums (`conn_stats`, `data_loss`, changed processes) become rows, as Pixie pushes.
@@ -50,6 +50,8 @@ pub struct Core {
     ledger: Ledger,
     /// By CPU: the counters as last given.
     counters: Vec<[u64; counter::SLOTS]>,
+    /// Records lost in the rings of programs that are no more.
+    lost_before: u64,
     events: u64,
     told_ns: Option<u64>,
     /// By protocol.
@@ -85,6 +87,10 @@ impl Tables {
     }
 }
 
+/// Tables that the kernel programs feed, beside those of the protocols. Of `processes` only what lived between two looks
+/// at `/proc` is missing without them.
+const CAPTURED: &[&str] = &["conn_stats", "proc_exit_events", "processes"];
+
 /// Reasons in `data_loss` for the kernel's counters: which slot, its reason, and the slot of its bytes.
 const KERNEL_LOSSES: &[(usize, &str, Option<usize>)] = &[
     (counter::LOST_RING_FULL, "ring_full", Some(counter::LOST_RING_BYTES)),
@@ -103,6 +109,7 @@ impl Core {
             sequences: Sequences::default(),
             ledger: Ledger::default(),
             counters: Vec::new(),
+            lost_before: 0,
             events: 0,
             told_ns: None,
             protocol_rows: PROTOCOLS.iter().map(|protocol| sink(protocol.table.name)).collect(),
@@ -145,6 +152,7 @@ impl Core {
             Input::NetworkSample(sample) => network_sample(&machine, &sample, &mut self.tables.network_stats),
             Input::ProbeStatus(status) => probe_status(&machine, &status, &mut self.tables.probe_status),
             Input::Loss(loss) => self.loss(&loss),
+            Input::Gap(gap) => self.gap(&machine, &gap),
             Input::AgentError(error) => agent_error(&machine, &error, &mut self.tables.agent_errors),
             Input::AgentSample(sample) => self.agent_sample(&machine, &sample),
             Input::Tick { now_ns } => self.tick(&machine, now_ns),
@@ -226,9 +234,34 @@ impl Core {
         }
     }
 
+    fn gap(&mut self, machine: &Machine, gap: &Gap) {
+        self.ledger.unseen(&gap.reason, gap.from_ns, gap.to_ns);
+        if !gap.reloaded {
+            return;
+        }
+        // A socket keeps its number over the programs' lives while its positions begin again at 0: held against what we
+        // know, its next bytes would be old ones. Each connection begins anew, as one that was joined midway.
+        let mut out = Outside {
+            machine,
+            settings: &self.config.settings,
+            rows: &mut self.protocol_rows,
+            ledger: &mut self.ledger,
+            lossy: false,
+        };
+        self.conns.forget(&mut out);
+        self.sequences = Sequences::default();
+        self.lost_before += self.lost_in_ring();
+        self.counters.clear();
+    }
+
+    /// Of the programs that are loaded now.
+    fn lost_in_ring(&self) -> u64 {
+        self.counters.iter().map(|slots| slots[counter::LOST_RING_FULL]).sum()
+    }
+
     fn agent_sample(&mut self, machine: &Machine, sample: &AgentSample) {
         let reads = sample.component == "pem";
-        let lost: u64 = self.counters.iter().map(|slots| slots[counter::LOST_RING_FULL]).sum();
+        let lost = self.lost_before + self.lost_in_ring();
         let rows = self.rows_appended();
         let if_reads = |n: u64| Value::Int(if reads { n as i64 } else { 0 });
         self.tables.agent_stats.append(&[
@@ -254,7 +287,8 @@ impl Core {
         };
         self.conns.tick(&mut out, now_ns, |upid| self.processes.ended(upid));
         let told_ns = *self.told_ns.get_or_insert(now_ns);
-        if now_ns.saturating_sub(told_ns) >= TELL_NS {
+        let interval_ns = now_ns.saturating_sub(told_ns);
+        if interval_ns >= TELL_NS {
             self.told_ns = Some(now_ns);
             self.conns.tell(&mut out, now_ns, &mut self.tables.conn_stats);
             self.processes.tell(machine, now_ns, &mut self.tables.processes);
@@ -268,7 +302,23 @@ impl Core {
                     Value::Str(entry.reason),
                     Value::Int(entry.events as i64),
                     Value::Int(entry.bytes as i64),
+                    Value::Int(interval_ns as i64),
                 ]);
+            }
+            for unseen in self.ledger.drain_unseen() {
+                let protocols = PROTOCOLS.iter().map(|protocol| protocol.table.name);
+                for table in protocols.chain(CAPTURED.iter().copied()) {
+                    self.tables.data_loss.append(&[
+                        Value::Time(machine.epoch_ns(unseen.to_ns)),
+                        Value::Str(agent),
+                        Value::Str(Source::Capture.name()),
+                        Value::Str(table),
+                        Value::Str(&unseen.reason),
+                        Value::Null,
+                        Value::Null,
+                        Value::Int((unseen.to_ns - unseen.from_ns) as i64),
+                    ]);
+                }
             }
         }
         for sink in self.protocol_rows.iter_mut().chain(self.tables.all()) {

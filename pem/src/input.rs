@@ -34,6 +34,8 @@ pub enum Input<'a> {
     ProbeStatus(ProbeStatus),
     /// The kernel programs' counters of one CPU.
     Loss(Loss),
+    /// A time in which nothing was captured.
+    Gap(Gap),
     /// Something of the agent failed in a way that an operator should see.
     AgentError(AgentError),
     /// What the agent itself uses.
@@ -161,6 +163,21 @@ pub struct Loss {
     pub cpu: u32,
     /// By `ebpf_abi::counter`.
     pub slots: [u64; ebpf_abi::counter::SLOTS],
+}
+
+/// A time in which nothing was captured, or a part of one that goes on: its parts follow one another without overlap.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Gap {
+    /// The last moment at which it was known that there was capture.
+    pub from_ns: u64,
+    /// When there was capture again, or how far the gap is told.
+    pub to_ns: u64,
+    /// Why, as `data_loss` names reasons, such as `helper_away`.
+    pub reason: String,
+    /// The kernel programs were loaded anew at its end: their counters, sequence numbers and stream positions begin
+    /// again at 0, for connections that were open before too.
+    pub reloaded: bool,
 }
 
 /// A failure of ours.

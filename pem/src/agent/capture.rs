@@ -9,6 +9,7 @@ use ebpf_abi::{Kind, READER_PERIOD_MS};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use tokio_util::sync::CancellationToken;
 
+use super::gap::Gaps;
 use super::ingest::Ingest;
 use super::sampler::{Message, Sampler};
 use crate::identity::Identity;
@@ -41,9 +42,9 @@ pub fn run(
     identity: &Identity,
     stop: &CancellationToken,
 ) -> Ingest {
-    begin(&mut ingest, identity);
+    let now_ns = begin(&mut ingest, identity);
     let sampler = Sampler::spawn(Some((socket.to_owned(), first)), identity.asid);
-    let ring = Ring { probes: None, lost_seen: Vec::new() };
+    let ring = Ring { probes: None, lost_seen: Vec::new(), gaps: Gaps::expecting(now_ns) };
     drive(ingest, ring, sampler, stop)
 }
 
@@ -51,14 +52,18 @@ pub fn run(
 pub fn idle(mut ingest: Ingest, identity: &Identity, stop: &CancellationToken) -> Ingest {
     begin(&mut ingest, identity);
     let sampler = Sampler::spawn(None, identity.asid);
-    let ring = Ring { probes: None, lost_seen: Vec::new() };
+    // That nothing is captured is what was asked for here.
+    let ring = Ring { probes: None, lost_seen: Vec::new(), gaps: Gaps::default() };
     drive(ingest, ring, sampler, stop)
 }
 
-fn begin(ingest: &mut Ingest, identity: &Identity) {
-    ingest.apply(Input::Clock(clock::describe(clock::boot_to_epoch_ns(), identity.asid)));
-    ingest.apply(Input::Tick { now_ns: clock::boot_ns() });
+fn begin(ingest: &mut Ingest, identity: &Identity) -> u64 {
+    let (now_ns, boot_to_epoch_ns) = (clock::boot_ns(), clock::boot_to_epoch_ns());
+    ingest.shared().update(|state| state.since_ns = Some(now_ns as i64 + boot_to_epoch_ns));
+    ingest.apply(Input::Clock(clock::describe(boot_to_epoch_ns, identity.asid)));
+    ingest.apply(Input::Tick { now_ns });
     ingest.ready();
+    now_ns
 }
 
 fn drive(mut ingest: Ingest, mut ring: Ring, sampler: Sampler, stop: &CancellationToken) -> Ingest {
@@ -75,6 +80,9 @@ fn drive(mut ingest: Ingest, mut ring: Ring, sampler: Sampler, stop: &Cancellati
         }
         let messages = take_messages(&mut ingest, &mut ring, &sampler.messages);
         ring.losses(&mut ingest);
+        if let Some(gap) = ring.gaps.tick(now_ns) {
+            ingest.apply(Input::Gap(gap));
+        }
         ingest.apply(Input::Tick { now_ns });
         let pause = if events + messages > 0 { TICK } else { TICK_IDLE };
         next_tick_ns = now_ns + pause.as_nanos() as u64;
@@ -83,7 +91,11 @@ fn drive(mut ingest: Ingest, mut ring: Ring, sampler: Sampler, stop: &Cancellati
     // What the ring still holds belongs to the recording.
     ring.drain(&mut ingest, &sampler);
     ring.losses(&mut ingest);
-    ingest.apply(Input::Tick { now_ns: clock::boot_ns() });
+    let now_ns = clock::boot_ns();
+    if let Some(gap) = ring.gaps.end(now_ns) {
+        ingest.apply(Input::Gap(gap));
+    }
+    ingest.apply(Input::Tick { now_ns });
     ingest
 }
 
@@ -111,15 +123,21 @@ fn handle(ingest: &mut Ingest, ring: &mut Ring, message: Message) {
                 ingest.apply(Input::ProbeStatus(status_of(probe, now_ns)));
             }
             ingest.apply(Input::ProbeStatus(helper_status(now_ns, 0, String::new())));
+            if let Some(gap) = ring.gaps.attached(hello.attached_ns, now_ns) {
+                ingest.apply(Input::Gap(gap));
+            }
             ring.attach(reader, counters);
         }
-        Message::Detached { reason } => {
+        Message::Detached { reason, seen_ns } => {
             tracing::warn!(%reason, "nothing is captured until the probe helper is back");
             ingest.shared().update(|state| state.capture = "none".into());
             let now_ns = clock::boot_ns();
             let error = format!("nothing is captured until the probe helper is back: {reason}");
             ingest.apply(Input::ProbeStatus(helper_status(now_ns, UNAVAILABLE, error)));
             ring.detach(ingest);
+            if let Some(seen_ns) = seen_ns {
+                ring.gaps.detached(seen_ns);
+            }
         }
     }
 }
@@ -151,6 +169,7 @@ struct Ring {
     probes: Option<Probes>,
     /// By CPU, the counters as last told.
     lost_seen: Vec<[u64; ebpf_abi::counter::SLOTS]>,
+    gaps: Gaps,
 }
 
 /// What a helper handed over.
@@ -228,7 +247,7 @@ impl Ring {
                 Err(error) => {
                     // A ring that contradicts itself cannot be read on.
                     let reason = format!("the event ring is damaged: {error}");
-                    handle(ingest, self, Message::Detached { reason });
+                    handle(ingest, self, Message::Detached { reason, seen_ns: Some(clock::boot_ns()) });
                     return taken;
                 }
             }

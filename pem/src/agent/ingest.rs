@@ -25,6 +25,8 @@ pub struct Ingest {
     events: u64,
     /// Records lost in the ring, by CPU.
     lost: Vec<u64>,
+    /// The same of programs that are no more.
+    lost_before: u64,
     now_ns: u64,
 }
 
@@ -45,12 +47,16 @@ impl Ingest {
     /// Over a new core.
     pub fn new(make_core: Box<dyn Fn() -> Core + Send>, recorder: Option<Recorder>, shared: Arc<Shared>) -> Self {
         let core = Some(make_core());
-        Self { core, make_core: Some(make_core), recorder, shared, events: 0, lost: Vec::new(), now_ns: 0 }
+        Self { core, make_core: Some(make_core), ..Self::empty(recorder, shared) }
     }
 
     /// Only records.
     pub fn without_core(recorder: Recorder, shared: Arc<Shared>) -> Self {
-        Self { core: None, make_core: None, recorder: Some(recorder), shared, events: 0, lost: Vec::new(), now_ns: 0 }
+        Self::empty(Some(recorder), shared)
+    }
+
+    fn empty(recorder: Option<Recorder>, shared: Arc<Shared>) -> Self {
+        Self { core: None, make_core: None, recorder, shared, events: 0, lost: Vec::new(), lost_before: 0, now_ns: 0 }
     }
 
     /// What others may see of this.
@@ -81,6 +87,7 @@ impl Ingest {
                     self.lost[cpu] = loss.slots[counter::LOST_RING_FULL];
                 }
             }
+            Input::Gap(gap) if gap.reloaded => self.lost_before += self.lost.drain(..).sum::<u64>(),
             Input::Tick { now_ns } => self.ticked(*now_ns),
             _ => {}
         }
@@ -115,7 +122,7 @@ impl Ingest {
     fn ticked(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
         self.shared.events.store(self.events, Ordering::Relaxed);
-        self.shared.events_lost.store(self.lost.iter().sum(), Ordering::Relaxed);
+        self.shared.events_lost.store(self.lost_before + self.lost.iter().sum::<u64>(), Ordering::Relaxed);
         let Some(recorder) = &mut self.recorder else { return };
         recorder.ticks += 1;
         if recorder.ticks.is_multiple_of(TICKS_PER_FLUSH)

@@ -40,8 +40,8 @@ pub enum Message {
     Inputs(Vec<Input<'static>>),
     /// There is a helper: read this.
     Attached { reader: Reader, counters: Counters, hello: Hello },
-    /// It is gone.
-    Detached { reason: String },
+    /// It is gone; it last answered at `seen_ns` (boot time), if it ever was there.
+    Detached { reason: String, seen_ns: Option<u64> },
 }
 
 /// The ingest thread's handle. The thread ends soon after this is dropped.
@@ -63,6 +63,7 @@ impl Sampler {
             eyes: Eyes {
                 helper: None,
                 failed: None,
+                seen_ns: 0,
                 starts: HashMap::new(),
                 local: LocalProc::default(),
                 buffer: Vec::new(),
@@ -175,7 +176,11 @@ impl Thread {
         if let Some(helper) = &mut self.eyes.helper {
             if self.eyes.failed.is_none() && now >= self.ping_at {
                 self.ping_at = now + PING;
-                self.eyes.failed = helper.inspect(&[], Want::default()).err().filter(is_fatal).map(|e| chain(&e));
+                let asked_ns = clock::boot_ns();
+                match helper.inspect(&[], Want::default()) {
+                    Err(error) if is_fatal(&error) => self.eyes.failed = Some(chain(&error)),
+                    Ok(_) | Err(_) => self.eyes.seen_ns = asked_ns,
+                }
             }
             return match self.eyes.failed.take() {
                 Some(reason) => self.detach(reason),
@@ -194,7 +199,7 @@ impl Thread {
                 // Said once; a helper that is slow to start is no news.
                 if reason != self.said {
                     self.said.clone_from(&reason);
-                    return self.to.send(Message::Detached { reason }).map_err(|_| Ended);
+                    return self.to.send(Message::Detached { reason, seen_ns: None }).map_err(|_| Ended);
                 }
                 Ok(())
             }
@@ -206,6 +211,7 @@ impl Thread {
         let hello = helper.hello().clone();
         self.eyes.helper = Some(helper);
         self.eyes.failed = None;
+        self.eyes.seen_ns = clock::boot_ns();
         self.retry = RETRY_FIRST;
         self.said.clear();
         self.to.send(Message::Attached { reader, counters, hello }).map_err(|_| Ended)
@@ -215,7 +221,7 @@ impl Thread {
         self.eyes.helper = None;
         self.retry_at = Instant::now();
         self.said.clone_from(&reason);
-        self.to.send(Message::Detached { reason }).map_err(|_| Ended)
+        self.to.send(Message::Detached { reason, seen_ns: Some(self.eyes.seen_ns) }).map_err(|_| Ended)
     }
 }
 
@@ -224,6 +230,8 @@ struct Eyes {
     helper: Option<Helper>,
     /// Why the helper cannot be used any more.
     failed: Option<String>,
+    /// Boot time at which it last answered.
+    seen_ns: u64,
     /// Start of each process, by pid: the helper wants to know which one is meant.
     starts: HashMap<u32, u64>,
     local: LocalProc,
@@ -248,8 +256,12 @@ impl Eyes {
         if self.failed.is_some() {
             return None;
         }
+        let asked_ns = clock::boot_ns();
         match self.helper.as_mut()?.inspect(processes, want) {
-            Ok(facts) => Some(facts),
+            Ok(facts) => {
+                self.seen_ns = asked_ns;
+                Some(facts)
+            }
             Err(error) => {
                 if is_fatal(&error) {
                     self.failed = Some(chain(&error));
@@ -317,6 +329,7 @@ fn owned(input: Input<'_>) -> Option<Input<'static>> {
         Input::NetworkSample(value) => Input::NetworkSample(value),
         Input::ProbeStatus(value) => Input::ProbeStatus(value),
         Input::Loss(value) => Input::Loss(value),
+        Input::Gap(value) => Input::Gap(value),
         Input::AgentError(value) => Input::AgentError(value),
         Input::AgentSample(value) => Input::AgentSample(value),
         Input::Tick { now_ns } => Input::Tick { now_ns },

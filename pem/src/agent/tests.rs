@@ -91,7 +91,7 @@ async fn a_replay_gives_the_same_tables_each_time_under_the_recordings_name() {
         assert_eq!(exits(agent.store()), 100);
         let info = agent.info();
         assert_eq!((info.asid, info.hostname.as_str(), info.capture.as_str()), (77, "recorded", "replay"));
-        assert_eq!(info.events, 100);
+        assert_eq!((info.events, info.since_ns), (100, None));
         let newest = agent.store().table("proc_exit_events").unwrap().stats().newest_ns;
         assert_eq!(newest, Some(EPOCH_NS + 100 * TICK_NS as i64 - 1));
         seen.push(contents(agent.store()));
@@ -171,6 +171,11 @@ async fn without_a_helper_it_samples_and_says_so() {
     let statuses = contents(agent.store());
     assert!(statuses.iter().any(|text| text.contains("probe helper")), "the reason is in probe_status");
     assert_eq!(agent.info().capture, "none");
+    let since_ns = agent.info().since_ns.expect("what runs has begun");
+    let now_ns = crate::sources::clock::boot_ns() as i64 + crate::sources::clock::boot_to_epoch_ns();
+    assert!((now_ns - PATIENCE.as_nanos() as i64..=now_ns).contains(&since_ns), "{since_ns} {now_ns}");
+    // A helper is given some seconds to load: what came before is no gap yet.
+    assert_eq!(rows("data_loss"), 0);
     let processes = rows("processes");
     agent.stop().await.unwrap();
 

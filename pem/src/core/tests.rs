@@ -1,5 +1,6 @@
 //! The core as a whole: records in, tables out.
 
+mod gaps;
 mod world;
 
 use std::sync::Arc;

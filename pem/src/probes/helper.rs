@@ -66,6 +66,7 @@ pub struct Helper {
     probes: Probes,
     listener: UnixListener,
     config: HelperConfig,
+    attached_ns: u64,
 }
 
 /// Starts the helper and serves until it is killed.
@@ -82,6 +83,7 @@ impl Helper {
         config.load.ignore_pids.push(std::process::id());
         config.load.ignore_pids.extend(config.supervisor);
         let mut probes = Probes::load(&config.load)?;
+        let (attached_ns, _) = wire::clocks();
         // Children from now on are ignored by the fork probe; those that exist already must be named.
         let descendants = descendants(&config.load.ignore_pids);
         if let Err(error) = probes.ignore(&descendants) {
@@ -102,7 +104,7 @@ impl Helper {
                 .spawn(move || survey_for_ever(&survey, period))
                 .map_err(Error::Survey)?;
         }
-        Ok(Self { probes, listener, config })
+        Ok(Self { probes, listener, config, attached_ns })
     }
 
     /// The tier in use.
@@ -151,6 +153,7 @@ impl Helper {
             self.probes.tier(),
             self.probes.settings(),
             self.config.load.ring_bytes,
+            self.attached_ns,
             self.probes.statuses().to_vec(),
         );
         send_with(stream, &wire::frame(&hello)?, &[self.probes.ring(), self.probes.counters()])?;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::load::{Capture, ProbeStatus, ProgramStats};
 
 /// Raised with any change of the messages below.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Most bytes of a frame. An answer about [`PROCESSES_MAX`] processes with their limits stays below.
 pub const FRAME_MAX: u32 = 8 << 20;
 /// Processes one request may ask about.
@@ -46,12 +46,21 @@ pub struct Hello {
     pub realtime_ns: u64,
     /// Release of the running kernel.
     pub kernel: String,
+    /// `CLOCK_BOOTTIME` at which the programs were attached: since then all is in the ring or counted as lost. Another
+    /// value is another helper.
+    pub attached_ns: u64,
     /// What became of each program.
     pub probes: Vec<ProbeStatus>,
 }
 
 impl Hello {
-    pub(super) fn new(capture: Capture, settings: Settings, ring_bytes: u32, probes: Vec<ProbeStatus>) -> Self {
+    pub(super) fn new(
+        capture: Capture,
+        settings: Settings,
+        ring_bytes: u32,
+        attached_ns: u64,
+        probes: Vec<ProbeStatus>,
+    ) -> Self {
         let (boottime_ns, realtime_ns) = clocks();
         Self {
             version: VERSION,
@@ -64,6 +73,7 @@ impl Hello {
             boottime_ns,
             realtime_ns,
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            attached_ns,
             probes,
         }
     }

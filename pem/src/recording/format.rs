@@ -41,6 +41,7 @@ mod kind {
     pub const AGENT_SAMPLE: u8 = 9;
     pub const TICK: u8 = 10;
     pub const PROCESS_GONE: u8 = 11;
+    pub const GAP: u8 = 12;
 }
 
 /// Appends kind, length and payload.
@@ -63,6 +64,7 @@ pub fn encode(out: &mut Vec<u8>, input: &Input<'_>) -> Result<(), serde_json::Er
         Input::NetworkSample(value) => json(out, kind::NETWORK_SAMPLE, value),
         Input::ProbeStatus(value) => json(out, kind::PROBE_STATUS, value),
         Input::Loss(value) => json(out, kind::LOSS, value),
+        Input::Gap(value) => json(out, kind::GAP, value),
         Input::AgentError(value) => json(out, kind::AGENT_ERROR, value),
         Input::AgentSample(value) => json(out, kind::AGENT_SAMPLE, value),
     }
@@ -89,6 +91,7 @@ pub fn decode(kind: u8, payload: &[u8]) -> Result<Option<Input<'_>>, serde_json:
         kind::NETWORK_SAMPLE => Input::NetworkSample(read(payload)?),
         kind::PROBE_STATUS => Input::ProbeStatus(read(payload)?),
         kind::LOSS => Input::Loss(read(payload)?),
+        kind::GAP => Input::Gap(read(payload)?),
         kind::AGENT_ERROR => Input::AgentError(read(payload)?),
         kind::AGENT_SAMPLE => Input::AgentSample(read(payload)?),
         _ => return Ok(None),

@@ -13,6 +13,7 @@ fn inputs() -> Vec<Input<'static>> {
         Input::NetworkSample(NetworkSample { rx_bytes: 1, ..NetworkSample::default() }),
         Input::ProbeStatus(ProbeStatus { tracepoint: "tcp_x".into(), ..ProbeStatus::default() }),
         Input::Loss(Loss { cpu: 1, slots: [7; 16], time_ns: 2 }),
+        Input::Gap(Gap { from_ns: 1, to_ns: 9, reason: "helper_away".into(), reloaded: true }),
         Input::AgentError(AgentError { error: "e".into(), ..AgentError::default() }),
         Input::AgentSample(AgentSample { component: "pem".into(), cpu_ns: 3, ..AgentSample::default() }),
         Input::Tick { now_ns: 1 << 60 },
@@ -51,7 +52,7 @@ fn what_is_written_is_read() {
         }
     }
     assert_eq!(reader.next().unwrap(), None);
-    assert_eq!((reader.end(), reader.inputs(), reader.skipped()), (Some(End::Whole), 22_000, 0));
+    assert_eq!((reader.end(), reader.inputs(), reader.skipped()), (Some(End::Whole), 24_000, 0));
     assert!(file.len() < 200_000, "{} bytes", file.len());
 }
 
@@ -70,7 +71,7 @@ fn a_cut_file_is_read_up_to_its_last_whole_block() {
 
 #[test]
 fn a_crashed_writer_leaves_its_flushed_blocks() {
-    assert_eq!(read(&written(3, false)).unwrap(), (33, Some(End::Truncated)));
+    assert_eq!(read(&written(3, false)).unwrap(), (36, Some(End::Truncated)));
 }
 
 #[test]

@@ -67,6 +67,17 @@ fn each_process_may_be_killed_under_load() -> Result {
             ensure!(Instant::now() < deadline, "no rows after {role} was killed; px up said:\n{}", pyxis.said());
             thread::sleep(Duration::from_millis(500));
         }
+        // What it took with it is said of every result that it is missing from, long after.
+        let output = pyxis.px(&["sql", "SELECT count(*) FROM http_events", "--since", "1h"])?;
+        let notes = String::from_utf8_lossy(&output.stderr).into_owned();
+        match role {
+            "pem" => assert!(notes.contains("http_events on") && notes.contains("reaches back to"), "{notes}"),
+            "helper" => {
+                assert!(notes.contains("nothing was captured for") && notes.contains("helper away"), "{notes}");
+                assert_eq!(output.status.code(), Some(3), "{notes}");
+            }
+            _ => {}
+        }
     }
     Ok(())
 }

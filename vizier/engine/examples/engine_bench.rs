@@ -70,6 +70,7 @@ impl Cluster {
                 capture: "replay".into(),
                 events: 0,
                 events_lost: 0,
+                since_ns: None,
             };
             let socket = TcpStream::connect(address).await.unwrap();
             socket.set_nodelay(true).unwrap();

@@ -26,6 +26,9 @@ pub struct AgentInfo {
     pub events: u64,
     /// Events lost since start, for any reason.
     pub events_lost: u64,
+    /// Since when its tables hold what happened, ns since the epoch: its start. `None` where no such moment exists, as in a
+    /// replay.
+    pub since_ns: Option<i64>,
 }
 
 impl AgentId {

@@ -1,5 +1,5 @@
 //! What is missing from a result for other reasons than an agent that did not answer: events lost on the way into the
-//! tables, and rows that had to make room.
+//! tables, times in which nothing was captured, rows that had to make room, and what an agent held before it began anew.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::query::{Query, QueryContext};
 /// Answer to [`Query::completeness`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Completeness {
-    /// Events lost within the range before they reached a table.
+    /// Events lost within the range before they reached a table, and parts of the range in which there was no capture.
     pub losses: Vec<Loss>,
-    /// Tables that do not reach back to the start of the range any more.
+    /// Tables that do not reach back to the start of the range any more, for want of room or since their agent restarted.
     pub expired: Vec<Expired>,
 }
 
@@ -32,20 +32,22 @@ pub struct Loss {
     pub table: String,
     /// Why.
     pub reason: String,
-    /// How many.
+    /// How many, as far as they were counted.
     pub events: u64,
     /// Their bytes, where known.
     pub bytes: u64,
+    /// How much of the range nothing was captured in, ns. What happened then was not counted.
+    pub unseen_ns: u64,
 }
 
-/// Rows removed for lack of room.
+/// The past that a table does not hold any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expired {
     /// Agent.
     pub agent: AgentId,
     /// Table.
     pub table: String,
-    /// Oldest row there is.
+    /// Oldest row there is; the agent's start when it has restarted.
     pub oldest_ns: i64,
 }
 
@@ -65,10 +67,9 @@ impl Query {
             let Some(def) = view.tables.get(*table) else { continue };
             for (agent, state) in &def.agents {
                 // A table that never lost a row reaches back as far as there was anything to see.
-                if let Some(oldest_ns) = state.oldest_ns
-                    && state.rows_expired > 0
-                    && oldest_ns > range.start_ns
-                {
+                let kept = state.oldest_ns.filter(|_| state.rows_expired > 0);
+                let oldest = kept.max(view.began_anew.get(agent).copied());
+                if let Some(oldest_ns) = oldest.filter(|oldest_ns| *oldest_ns > range.start_ns) {
                     expired.push(Expired { agent: agent.clone(), table: (*table).to_owned(), oldest_ns });
                 }
             }
@@ -79,8 +80,9 @@ impl Query {
 
     async fn losses(&self, range: TimeRange, tables: &[&str]) -> Result<Vec<Loss>, Error> {
         // A run of its own: what is lost is nobody's secret and not on the caller's bill. It shares the cancelling.
+        // A row stands at the end of its interval, which may lie after the range.
         let cx = QueryContext {
-            range,
+            range: TimeRange { end_ns: i64::MAX, ..range },
             policy: std::sync::Arc::new(AllowAll),
             meter: std::sync::Arc::default(),
             ..self.cx.clone()
@@ -89,12 +91,19 @@ impl Query {
         let places: Vec<_> = (1..=tables.len()).map(|i| format!("${i}")).collect();
         let of_tables =
             if places.is_empty() { String::new() } else { format!(" where table_name in ({}, '')", places.join(", ")) };
+        let (start, end) = (tables.len() + 1, tables.len() + 2);
         let text = format!(
-            "select agent, table_name, reason, sum(events) as events, sum(bytes) as bytes from {DATA_LOSS}{of_tables} \
-             group by agent, table_name, reason having sum(events) > 0 order by agent, table_name, reason"
+            "select agent, table_name, reason, sum(events) as events, sum(bytes) as bytes, sum(hidden_ns) as unseen_ns \
+             from (select *, case when events is null then least(ends, ${end}) - greatest(begins, ${start}) end as hidden_ns \
+             from (select *, cast(time_ as bigint) as ends, cast(time_ as bigint) - coalesce(duration_ns, 0) as begins \
+             from {DATA_LOSS}{of_tables}) where begins < ${end}) \
+             group by agent, table_name, reason having sum(events) > 0 or sum(hidden_ns) > 0 \
+             order by agent, table_name, reason"
         );
-        let parameters: Vec<_> =
+        let mut parameters: Vec<_> =
             tables.iter().enumerate().map(|(i, t)| ((i + 1).to_string(), Scalar::Utf8((*t).to_owned()))).collect();
+        parameters.push((start.to_string(), Scalar::Int64(range.start_ns)));
+        parameters.push((end.to_string(), Scalar::Int64(range.end_ns)));
         let frame = Frames::new(query.clone()).sql(&text, &parameters)?;
         let batches: Vec<RecordBatch> = tokio::select! {
             biased;
@@ -125,6 +134,7 @@ fn losses_in(batch: &RecordBatch) -> Result<Vec<Loss>, Error> {
         reason: string(&reasons, row),
         events: number(3, row),
         bytes: number(4, row),
+        unseen_ns: number(5, row),
     };
     Ok((0..batch.num_rows()).map(loss).collect())
 }

@@ -10,6 +10,8 @@ mod failures;
 mod frames;
 #[path = "cluster/harness.rs"]
 mod harness;
+#[path = "cluster/history.rs"]
+mod history;
 #[path = "cluster/plans.rs"]
 mod plans;
 #[path = "cluster/policy.rs"]

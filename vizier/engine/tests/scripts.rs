@@ -179,6 +179,7 @@ fn node(node: u32) -> Arc<Store> {
         Value::Str("full"),
         Value::Int(3),
         Value::Int(300),
+        Value::Int(1_000_000_000),
     ])
     .unwrap();
     loss.publish(T0);

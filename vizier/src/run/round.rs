@@ -268,6 +268,7 @@ impl Show {
                             reason: l.reason,
                             events: l.events,
                             bytes: l.bytes,
+                            unseen_ns: l.unseen_ns,
                         })
                         .collect();
                     completeness.expired = found

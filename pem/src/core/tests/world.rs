@@ -253,6 +253,12 @@ impl World {
         self.apply_all([&record]);
     }
 
+    /// Other kernel programs: their numbers and positions begin at 0.
+    pub fn restart(&mut self) {
+        self.seq = 0;
+        self.positions.clear();
+    }
+
     pub fn exit(&mut self, code: u32, signal: u32) {
         let record = self.exit_record(code, signal);
         self.apply_all([&record]);

@@ -7,11 +7,20 @@ pub static DATA_LOSS: TableSpec = TableSpec {
     columns: &[
         ColumnSpec::time("End of the interval."),
         ColumnSpec::label("agent", "The agent that lost it."),
-        ColumnSpec::label("source", "Where it was lost: a ring, a connection, a parser, a table."),
+        ColumnSpec::label(
+            "source",
+            "Where it was lost: the capture as a whole, a ring, a connection, a parser, a table.",
+        ),
         ColumnSpec::label("table_name", "The table that lacks it; empty when it cannot be told."),
         ColumnSpec::label("reason", "Why."),
-        ColumnSpec::int("events", "Events lost in the interval.").gauge().unit(Unit::Count),
+        ColumnSpec::int(
+            "events",
+            "Events lost in the interval; null where nobody saw how many, since nothing was captured at all.",
+        )
+        .gauge()
+        .unit(Unit::Count),
         ColumnSpec::bytes("bytes", "Bytes lost in the interval, where known.").gauge(),
+        ColumnSpec::duration("duration_ns", "Length of the interval.").gauge(),
     ],
     budget_share: 1,
 };

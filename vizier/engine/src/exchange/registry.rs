@@ -132,6 +132,8 @@ struct Entry {
     gone_at: Option<Instant>,
     tables: Arc<BTreeMap<String, Announced>>,
     traffic: Arc<Traffic>,
+    /// It had tables before those it has now.
+    restarted: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -156,6 +158,10 @@ pub(crate) struct View {
     pub absent: Vec<(AgentId, String)>,
     /// Tables by name, over all agents ever seen and not forgotten.
     pub tables: BTreeMap<String, Arc<TableDef>>,
+    /// Agents that were known before they began anew, with the start of the tables they have now: what they held before is
+    /// gone. An agent that is seen for the first time is not here. Its tables begin at its start, too, but for all that is
+    /// known nobody watched that node before, and every result of a fresh installation would say that it lacks the past.
+    pub began_anew: BTreeMap<AgentId, i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -227,7 +233,10 @@ impl Registry {
         let id = info.id.clone();
         tracing::info!(agent = %id, host = %info.hostname, version = %info.version, "agent connected");
         let mut state = self.lock();
+        let mut restarted = false;
         if let Some(old) = state.agents.get(&id) {
+            // The same start is the same process on a new link.
+            restarted = old.restarted || old.info.since_ns != info.since_ns;
             traffic.received.fetch_add(old.traffic.received.load(Ordering::Relaxed), Ordering::Relaxed);
             traffic.sent.fetch_add(old.traffic.sent.load(Ordering::Relaxed), Ordering::Relaxed);
         }
@@ -240,6 +249,7 @@ impl Registry {
             gone_at: None,
             tables: Arc::new(tables),
             traffic,
+            restarted,
         };
         state.agents.insert(id.clone(), entry);
         state.view = None;
@@ -276,6 +286,7 @@ impl Registry {
                 capture: String::new(),
                 events: 0,
                 events_lost: 0,
+                since_ns: None,
             },
             state: AgentState::Expected,
             reason: NEVER_CONNECTED.into(),
@@ -395,10 +406,14 @@ fn make_view(state: &State) -> View {
     let mut agents = Vec::new();
     let mut absent = Vec::new();
     let mut tables: BTreeMap<String, TableDef> = BTreeMap::new();
+    let mut began_anew = BTreeMap::new();
     for (id, entry) in &state.agents {
         match &entry.link {
             Some(link) => agents.push(AgentLink { id: id.clone(), channel: link.channel.clone() }),
             None => absent.push((id.clone(), format!("gone: {}", entry.reason))),
+        }
+        if let Some(since_ns) = entry.info.since_ns.filter(|_| entry.restarted) {
+            began_anew.insert(id.clone(), since_ns);
         }
         for (name, announced) in entry.tables.iter() {
             let def = tables.entry(name.clone()).or_insert_with(|| TableDef {
@@ -420,7 +435,8 @@ fn make_view(state: &State) -> View {
     for id in state.expected.iter().filter(|id| !state.agents.contains_key(*id)) {
         absent.push((id.clone(), NEVER_CONNECTED.into()));
     }
-    View { agents, absent, tables: tables.into_iter().map(|(name, def)| (name, Arc::new(def))).collect() }
+    let tables = tables.into_iter().map(|(name, def)| (name, Arc::new(def))).collect();
+    View { agents, absent, tables, began_anew }
 }
 
 fn tables_of(announcement: &Announcement) -> Result<BTreeMap<String, Announced>, String> {

@@ -70,6 +70,8 @@ pub(crate) struct Announcement {
     pub events_lost: u64,
     #[prost(message, repeated, tag = "11")]
     pub tables: Vec<AnnouncedTable>,
+    #[prost(int64, optional, tag = "12")]
+    pub since_ns: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -108,6 +110,7 @@ impl Announcement {
             events: info.events,
             events_lost: info.events_lost,
             tables,
+            since_ns: info.since_ns,
         }
     }
 
@@ -137,6 +140,7 @@ impl Announcement {
             capture: self.capture.clone(),
             events: self.events,
             events_lost: self.events_lost,
+            since_ns: self.since_ns,
         }
     }
 }

@@ -255,6 +255,7 @@ async fn losses_and_expired_rows_are_told() {
                 Value::Str("full"),
                 Value::Int(10),
                 Value::Int(100),
+                Value::Int(0),
             ])
             .unwrap();
     }

@@ -62,6 +62,7 @@ pub fn info(agent: u32) -> AgentInfo {
         capture: "replay".into(),
         events: 0,
         events_lost: 0,
+        since_ns: None,
     }
 }
 

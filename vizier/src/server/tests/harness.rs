@@ -116,6 +116,7 @@ impl Harness {
             capture: "none".into(),
             events: 0,
             events_lost: 0,
+            since_ns: None,
         };
         let (tls, addr, tables) = (client_tls(identity), proxy.addr, store.clone());
         let task = tokio::spawn(async move {
