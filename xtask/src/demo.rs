@@ -74,6 +74,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
 
 /// `demo --once` for the test command, which has built everything. Gives how long it took.
 pub fn once(workspace: &Workspace) -> Result<Duration> {
+    signals::handle();
     let start = Instant::now();
     let shown = step::Step::begin("demo --once");
     let outcome = Demo::open(workspace, source(false)).and_then(|mut demo| demo.once());

@@ -60,7 +60,6 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    signals::block();
     if let Command::Ui = cli.command {
         eprintln!("there is no web crate yet: the Live UI comes with its own issue; until then `px run` shows results");
         return ExitCode::from(2);

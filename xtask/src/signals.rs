@@ -1,39 +1,31 @@
-//! Ctrl-C and termination, received by waiting, so that what was started is ended in order.
+//! Ctrl-C and termination, taken note of, so that what was started is ended in order.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::{process, thread};
+use std::sync::{Arc, OnceLock};
 
-use nix::sys::signal::{SigSet, Signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
 /// Exit status of a program ended by Ctrl-C.
 const INTERRUPTED: i32 = 130;
 
-static HANDLED: AtomicBool = AtomicBool::new(false);
-static RAISED: AtomicBool = AtomicBool::new(false);
+static RAISED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// Takes the signals over for this thread and all it will start. Programs that we start get the default mask back: the
-/// standard library sees to it. Until `handle` is called, a signal ends us as usual.
-pub fn block() {
-    let ours: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-    if ours.thread_block().is_err() {
-        return;
-    }
-    thread::spawn(move || {
-        while ours.wait().is_ok() {
-            // A second signal is from someone who has run out of patience.
-            if !HANDLED.load(Ordering::SeqCst) || RAISED.swap(true, Ordering::SeqCst) {
-                process::exit(INTERRUPTED);
-            }
-        }
-    });
-}
-
-/// From here on a first signal only makes `raised` true.
+/// From here on a first signal only makes `raised` true; a second is from someone who has run out of patience. Handlers and
+/// no mask: programs that we start would inherit a mask.
 pub fn handle() {
-    HANDLED.store(true, Ordering::SeqCst);
+    RAISED.get_or_init(|| {
+        let raised = Arc::new(AtomicBool::new(false));
+        for signal in [SIGHUP, SIGINT, SIGTERM] {
+            // Neither fails for signals that may be handled. The order matters: the first looks at what the second sets.
+            let _ = flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&raised));
+            let _ = flag::register(signal, Arc::clone(&raised));
+        }
+        raised
+    });
 }
 
 /// Whether somebody wants us to end.
 pub fn raised() -> bool {
-    RAISED.load(Ordering::SeqCst)
+    RAISED.get().is_some_and(|raised| raised.load(Ordering::SeqCst))
 }

@@ -39,7 +39,15 @@ impl Up {
         let log = workspace.logs()?.join("px-up.log");
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let (px, lib) = (workspace.program("px"), workspace.lib());
-        let mut command = px_command(&px, &lib, &folder);
+        // If we are killed nobody drops us: the kernel ends px up then, where setpriv can ask it to.
+        let setpriv = run::output(Command::new("setpriv").arg("--version")).is_some();
+        let mut command = if setpriv {
+            let mut command = px_command(Path::new("setpriv"), &lib, &folder);
+            command.args(["--pdeathsig", "TERM", "--"]).arg(&px);
+            command
+        } else {
+            px_command(&px, &lib, &folder)
+        };
         command.arg("up").stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         if let Some(replay) = replay {
             // Over and over, as it happened, so that there is always something to see.
