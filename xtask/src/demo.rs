@@ -232,8 +232,9 @@ impl Demo {
             }
             thread::sleep(Duration::from_millis(500));
         }
+        // What there is, and not the silence before it, so that the rates are right.
         let status =
-            self.up.px().args(["run", SCRIPT, "--since", SINCE, "--allow-partial"]).stdin(Stdio::null()).status()?;
+            self.up.px().args(["run", SCRIPT, "--since", "8s", "--allow-partial"]).stdin(Stdio::null()).status()?;
         io::stdout().flush()?;
         if !status.success() {
             bail!("px run {SCRIPT} ended with {status}");
