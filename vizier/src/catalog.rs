@@ -17,7 +17,8 @@ use crate::status::Refusal;
 
 /// How long agents are waited for when they are asked for their state: a list shall not hang on the slowest.
 const REFRESH_WITHIN: Duration = Duration::from_millis(500);
-/// How an agent captures that plays a recording.
+/// How an agent captures that plays a recording all at once. One that plays it at its pace says `replay_live`: its rows are
+/// of the present, and what it announced of its tables is older than they are.
 const REPLAY: &str = "replay";
 
 /// The wall clock, unless every agent plays a recording: then the end of the newest recording, so that "the last five

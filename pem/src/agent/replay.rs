@@ -19,7 +19,10 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 
 /// Replays until the end or `stop`.
 pub fn run(mut ingest: Ingest, replay: &Replay, mut file: File, stop: &CancellationToken) -> Result<Ingest, ReadError> {
-    ingest.shared().update(|state| state.capture = "replay".into());
+    // Rows that are moved to the present and come at their pace belong to the wall clock: Vizier takes "now" from the end
+    // of a recording only when it is told so.
+    let live = replay.speed == Speed::RealTime && (replay.shift || replay.repeat);
+    ingest.shared().update(|state| state.capture = if live { "replay_live" } else { "replay" }.into());
     loop {
         // In real time the span is needed to know when things happened, otherwise only to move them.
         let span = match (replay.shift, replay.speed) {

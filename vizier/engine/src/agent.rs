@@ -20,7 +20,7 @@ pub struct AgentInfo {
     pub version: String,
     /// Release of the kernel.
     pub kernel: String,
-    /// How it captures: `socket`, `sys_exit`, `syscalls`, `replay`, `none`.
+    /// How it captures: `socket`, `sys_exit`, `syscalls`, `replay`, `replay_live`, `none`.
     pub capture: String,
     /// Events taken from the kernel since start.
     pub events: u64,

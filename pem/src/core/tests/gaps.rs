@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::world::{World, column, dump, ints, store, texts};
+use super::world::{World, column, dump, ints, texts};
 use super::*;
 use crate::input::Gap;
 
