@@ -27,7 +27,7 @@ fn wrong_names_get_the_nearest_right_one() -> Result {
     says(&pyxis.px(&["run", "service_stat"])?, 1, &[&["service_stats"]]);
     says(&pyxis.px(&["tables", "http_event"])?, 1, &[&["http_events"]]);
     says(&pyxis.px(&["sql", "  "])?, 2, &[&["empty"]]);
-    says(&pyxis.px(&["rnu", "service_stats"])?, 2, &[&["run"]]);
+    says(&pyxis.px(&["agent"])?, 2, &[&["agents"]]);
     Ok(())
 }
 
