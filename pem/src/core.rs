@@ -29,6 +29,9 @@ use crate::protocols::{PROTOCOLS, Rows, Settings};
 /// How often sums (`conn_stats`, `data_loss`, changed processes) become rows, as Pixie pushes.
 const TELL_NS: u64 = 1_000_000_000;
 
+/// What stands for the helper in `probe_status`: its row of status 0 tells since when all programs are attached.
+pub const HELPER: &str = "helper";
+
 /// How the core is set up.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -53,6 +56,8 @@ pub struct Core {
     /// Records lost in the rings of programs that are no more.
     lost_before: u64,
     events: u64,
+    /// Since when all kernel programs stand (`CLOCK_BOOTTIME`, ns), as the helper's status says.
+    attached_ns: u64,
     told_ns: Option<u64>,
     /// By protocol.
     protocol_rows: Vec<Sink>,
@@ -111,6 +116,7 @@ impl Core {
             counters: Vec::new(),
             lost_before: 0,
             events: 0,
+            attached_ns: 0,
             told_ns: None,
             protocol_rows: PROTOCOLS.iter().map(|protocol| sink(protocol.table.name)).collect(),
             tables: Tables {
@@ -150,7 +156,12 @@ impl Core {
             }
             Input::ProcessSample(sample) => process_sample(&machine, &sample, &mut self.tables.process_stats),
             Input::NetworkSample(sample) => network_sample(&machine, &sample, &mut self.tables.network_stats),
-            Input::ProbeStatus(status) => probe_status(&machine, &status, &mut self.tables.probe_status),
+            Input::ProbeStatus(status) => {
+                if status.tracepoint == HELPER && status.status == 0 {
+                    self.attached_ns = status.time_ns;
+                }
+                probe_status(&machine, &status, &mut self.tables.probe_status);
+            }
             Input::Loss(loss) => self.loss(&loss),
             Input::Gap(gap) => self.gap(&machine, &gap),
             Input::AgentError(error) => agent_error(&machine, &error, &mut self.tables.agent_errors),
@@ -178,6 +189,11 @@ impl Core {
             Err(_) => return self.ledger.add(Source::Ring, "", "malformed_record", 1, bytes.len() as u64),
         };
         self.sequences.note(header.cpu, header.seq, header.time_ns);
+        // Programs are attached one after the other. Until the last stands, one direction of a connection is seen and the other
+        // is not: a request from then would be paired with the answer to a later one.
+        if header.time_ns < self.attached_ns && matches!(record, Record::Data(..)) {
+            return;
+        }
         let mut out = Outside {
             machine,
             settings: &self.config.settings,

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::gap::Gaps;
 use super::ingest::Ingest;
 use super::sampler::{Message, Sampler};
+use crate::core::HELPER;
 use crate::identity::Identity;
 use crate::input::{Input, Loss, ProbeStatus};
 use crate::probes::client::Handover;
@@ -31,8 +32,6 @@ const SOCKET_TRACER: &str = "socket_tracer";
 /// gRPC's `UNAVAILABLE` and `INTERNAL`, as `probe_status` numbers states.
 const UNAVAILABLE: i64 = 14;
 const INTERNAL: i64 = 13;
-/// Name of the helper itself among the probes.
-const HELPER: &str = "helper";
 
 /// Captures through the helper until `stop`. `first` is a helper that is connected already.
 pub fn run(
@@ -122,7 +121,8 @@ fn handle(ingest: &mut Ingest, ring: &mut Ring, message: Message) {
             for probe in &hello.probes {
                 ingest.apply(Input::ProbeStatus(status_of(probe, now_ns)));
             }
-            ingest.apply(Input::ProbeStatus(helper_status(now_ns, 0, String::new())));
+            // Of the time since when all programs stand: the core trusts no payload from before.
+            ingest.apply(Input::ProbeStatus(helper_status(hello.attached_ns, 0, String::new())));
             if let Some(gap) = ring.gaps.attached(hello.attached_ns, now_ns) {
                 ingest.apply(Input::Gap(gap));
             }
