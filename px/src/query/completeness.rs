@@ -59,12 +59,12 @@ impl Group<'_> {
     }
 }
 
-/// `limit` is the bound that rows were cut at, unless the person set it.
 /// The codes of `data_loss`, as words.
 fn words(reason: &str) -> String {
     reason.replace('_', " ")
 }
 
+/// `limit` is the bound that rows were cut at, unless the person set it.
 pub fn notes(completeness: &Completeness, limit: Option<u64>) -> Notes {
     let mut notes = Notes::default();
     let missing = &completeness.missing;
