@@ -16,11 +16,20 @@ pub const COMPONENT_BYTES_MAX: usize = 32 << 20;
 const FUNCTIONS_MAX: usize = 100_000;
 const FUNCTION_BYTES_MAX: usize = 1 << 20;
 
-/// Where our interfaces live; a component may import these and nothing else.
-const PACKAGE: &str = "pyxis:script/";
+/// Where our interfaces live.
+const NAMESPACE: &str = "pyxis:";
 /// Version of the contract. A newer minor one may have what we have not.
 const VERSION: (u64, u64) = (0, 1);
-const INTERFACES: &[&str] = &["types", "tables", "batches", "output", "params", "log", "clock"];
+/// What a component may import; nothing else.
+const INTERFACES: &[&str] = &[
+    "pyxis:common/types",
+    "pyxis:common/log",
+    "pyxis:script/tables",
+    "pyxis:script/batches",
+    "pyxis:script/output",
+    "pyxis:script/params",
+    "pyxis:script/clock",
+];
 
 /// WebAssembly that guests may use: what the compilers of the languages we support emit by default, and nothing that is young
 /// (GC, exceptions, threads, memory64) or nondeterministic (relaxed SIMD).
@@ -84,10 +93,10 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Error> {
     if let Some(import) = found.imports.iter().find(|name| !allowed(name)) {
         let hint = if import.starts_with("wasi:") {
             "scripts have no WASI: build for wasm32-unknown-unknown, as `px plugin build` does"
-        } else if import.starts_with(PACKAGE) {
+        } else if import.starts_with(NAMESPACE) {
             "it was built for another version of the contract; rebuild it with this version's SDK"
         } else {
-            "a script can import the interfaces of pyxis:script and nothing else"
+            "a script can import the interfaces of pyxis:common and pyxis:script and nothing else"
         };
         return Err(refuse(
             format!("the component imports `{import}`, which the world {} does not have", host_manifest::WORLD),
@@ -204,7 +213,7 @@ fn walk(bytes: &[u8]) -> Result<Found, wasmparser::BinaryReaderError> {
 }
 
 fn allowed(import: &str) -> bool {
-    let Some((interface, version)) = import.strip_prefix(PACKAGE).and_then(|rest| rest.split_once('@')) else {
+    let Some((interface, version)) = import.split_once('@') else {
         return false;
     };
     let mut numbers = version.splitn(3, '.').map(|n| n.parse::<u64>().ok());

@@ -13,7 +13,7 @@ use arrow::datatypes::{
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
-use crate::bindings::pyxis::script::types::{Column, DataType, Texts};
+use crate::bindings::pyxis::common::types::{Column, DataType, Texts};
 use crate::error::Error;
 
 /// Field metadata: what a column means beyond its type.

@@ -1,10 +1,10 @@
-//! What bindgen makes of `wit/script.wit`.
+//! What bindgen makes of `wit/script/script.wit`.
 
 // Calls that ask the embedder for something are async: they leave the guest's stack (see `crate::run::Offload`). Those that only
 // touch what is at hand stay on it.
 wasmtime::component::bindgen!({
-    path: "../wit",
-    world: "script",
+    path: ["../wit/common", "../wit/script"],
+    world: "pyxis:script/script",
     imports: {
         "pyxis:script/tables.list-tables": async | trappable,
         "pyxis:script/tables.table": async | trappable,

@@ -1,7 +1,8 @@
 //! Between the contract's types and the host's. Both directions of a pair stand together.
 
 use crate::backend::{JoinKind, Named, Scalar, SortKey, TimeRange};
-use crate::bindings::pyxis::script::types;
+use crate::bindings::pyxis::common::types;
+use crate::bindings::pyxis::script::tables;
 use crate::error::{Error, Exhausted, Position};
 use crate::manifest;
 
@@ -115,23 +116,23 @@ pub(crate) fn range_in(range: types::TimeRange) -> Result<TimeRange, Error> {
     Ok(TimeRange { start_ns: range.start, end_ns: range.end })
 }
 
-pub(crate) fn join_in(kind: types::JoinKind) -> JoinKind {
+pub(crate) fn join_in(kind: tables::JoinKind) -> JoinKind {
     match kind {
-        types::JoinKind::Inner => JoinKind::Inner,
-        types::JoinKind::Left => JoinKind::Left,
-        types::JoinKind::Right => JoinKind::Right,
-        types::JoinKind::Full => JoinKind::Full,
-        types::JoinKind::Semi => JoinKind::Semi,
-        types::JoinKind::Anti => JoinKind::Anti,
+        tables::JoinKind::Inner => JoinKind::Inner,
+        tables::JoinKind::Left => JoinKind::Left,
+        tables::JoinKind::Right => JoinKind::Right,
+        tables::JoinKind::Full => JoinKind::Full,
+        tables::JoinKind::Semi => JoinKind::Semi,
+        tables::JoinKind::Anti => JoinKind::Anti,
     }
 }
 
-pub(crate) fn named_in(list: Vec<types::Named>) -> Result<Vec<Named>, Error> {
+pub(crate) fn named_in(list: Vec<tables::Named>) -> Result<Vec<Named>, Error> {
     count(list.len(), "columns")?;
     list.into_iter().map(|n| Ok(Named { name: name(n.name)?, expr: text(n.expr)? })).collect()
 }
 
-pub(crate) fn sort_in(list: Vec<types::SortKey>) -> Result<Vec<SortKey>, Error> {
+pub(crate) fn sort_in(list: Vec<tables::SortKey>) -> Result<Vec<SortKey>, Error> {
     count(list.len(), "sort keys")?;
     list.into_iter()
         .map(|k| Ok(SortKey { expr: text(k.expr)?, descending: k.descending, nulls_first: k.nulls_first }))

@@ -7,7 +7,7 @@ mod output;
 mod params;
 mod tables;
 
-use crate::bindings::pyxis::script::types;
+use crate::bindings::pyxis::common::types;
 use crate::state::State;
 
 impl types::Host for State {}

@@ -1,4 +1,4 @@
-//! Runs scripts: admits, compiles, limits, meters and calls WebAssembly components of the world in `wit/script.wit`. Knows no
+//! Runs scripts: admits, compiles, limits, meters and calls WebAssembly components of the world in `wit/script/script.wit`. Knows no
 //! table, no cluster and no network: whoever embeds it implements [`backend::Backend`] and [`backend::Sink`].
 //!
 //! A component passes [`Runtime::load`] (checked against the world, compiled once, kept ahead-of-time compiled on disk) and

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use wasmtime::{Trap, WasmBacktrace};
 
-use crate::bindings::pyxis::script::types;
+use crate::bindings::pyxis::common::types;
 use crate::convert;
 use crate::error::{Error, Exhausted};
 use crate::meter::Meter;

@@ -11,7 +11,7 @@ use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffe
 use arrow::datatypes::{Field, Schema};
 
 use crate::arrays::{DESCRIPTION, PATTERN, SEMANTIC, UNIT};
-use crate::bindings::pyxis::script::types::{Coded, Column, ColumnValues, DataType, Rows, Texts, Values};
+use crate::bindings::pyxis::common::types::{Coded, Column, ColumnValues, DataType, Rows, Texts, Values};
 use crate::convert::{self, invalid};
 use crate::error::Error;
 

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::{Store, UpdateDeadline};
 
 use crate::backend::{Backend, Sink, TimeRange};
-use crate::bindings::{ScriptPre, pyxis::script::types};
+use crate::bindings::{ScriptPre, pyxis::common::types};
 use crate::convert;
 use crate::error::{Error, Exhausted};
 use crate::meter::{Budget, Meter};

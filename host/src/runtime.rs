@@ -304,7 +304,7 @@ impl Script {
     }
 }
 
-type Called = wasmtime::Result<Result<(), crate::bindings::pyxis::script::types::Error>>;
+type Called = wasmtime::Result<Result<(), crate::bindings::pyxis::common::types::Error>>;
 
 fn finished(driven: Result<Result<Called, Error>, oneshot::error::RecvError>, control: &Control) -> Result<(), Error> {
     match driven {

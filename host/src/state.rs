@@ -11,7 +11,7 @@ use wasmtime::component::{Resource, ResourceTable};
 
 use crate::arrays::Dictionary;
 use crate::backend::{Frame, Scalar, Sink, TimeRange};
-use crate::bindings::pyxis::script::types;
+use crate::bindings::pyxis::common::types;
 use crate::convert;
 use crate::error::{Error, Exhausted};
 use crate::limits::Limits;

@@ -7,7 +7,7 @@ use arrow::array::{
 use arrow::datatypes::{Int32Type, Int64Type, UInt8Type};
 
 use super::{Dictionary, NULL_CODE, binaries, booleans, column, float64s, int64s, plain, utf8s, valid};
-use crate::bindings::pyxis::script::types::DataType;
+use crate::bindings::pyxis::common::types::DataType;
 
 fn plain_of(array: ArrayRef) -> ArrayRef {
     let batch = RecordBatch::try_from_iter([("c", array)]).unwrap();

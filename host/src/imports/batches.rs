@@ -7,8 +7,8 @@ use tokio::sync::mpsc;
 use wasmtime::component::Resource;
 
 use crate::arrays;
+use crate::bindings::pyxis::common::types::{Column, Texts};
 use crate::bindings::pyxis::script::batches::{Host, HostBatch, HostBatchStream};
-use crate::bindings::pyxis::script::types::{Column, Texts};
 use crate::error::{Error, Exhausted};
 use crate::state::{
     Answer, GuestBatch, GuestFrame, GuestStream, HELD_BYTES_MAX, STREAMS_MAX, State, StreamShared, stop,
@@ -216,7 +216,7 @@ impl State {
 }
 
 fn is_text(shared: &StreamShared, column: u32) -> bool {
-    use crate::bindings::pyxis::script::types::DataType;
+    use crate::bindings::pyxis::common::types::DataType;
     shared.columns.get(column as usize).is_some_and(|c| c.data_type == DataType::Utf8)
 }
 

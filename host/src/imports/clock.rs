@@ -1,5 +1,5 @@
+use crate::bindings::pyxis::common::types::TimeRange;
 use crate::bindings::pyxis::script::clock::Host;
-use crate::bindings::pyxis::script::types::TimeRange;
 use crate::state::State;
 
 impl Host for State {

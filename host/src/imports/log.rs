@@ -2,7 +2,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use crate::backend;
-use crate::bindings::pyxis::script::log::{Host, Level};
+use crate::bindings::pyxis::common::log::{Host, Level};
 use crate::state::State;
 
 /// Longest line; the rest of a longer one is cut.

@@ -5,8 +5,8 @@ use arrow::array::RecordBatch;
 use wasmtime::component::Resource;
 
 use crate::arrays;
+use crate::bindings::pyxis::common::types::Rows;
 use crate::bindings::pyxis::script::output::Host;
-use crate::bindings::pyxis::script::types::Rows;
 use crate::convert::{self, invalid};
 use crate::error::{Error, Exhausted};
 use crate::manifest::{View, nearest};

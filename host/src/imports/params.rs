@@ -1,5 +1,5 @@
+use crate::bindings::pyxis::common::types::Scalar;
 use crate::bindings::pyxis::script::params::Host;
-use crate::bindings::pyxis::script::types::Scalar;
 use crate::convert;
 use crate::state::State;
 

@@ -4,8 +4,8 @@ use wasmtime::component::Resource;
 
 use crate::arrays;
 use crate::backend::{Backend, Op};
-use crate::bindings::pyxis::script::tables::{Host, HostFrame, TableInfo};
-use crate::bindings::pyxis::script::types::{Column, JoinKind, Named, Rows, Scalar, SortKey, TimeRange};
+use crate::bindings::pyxis::common::types::{Column, Rows, Scalar, TimeRange};
+use crate::bindings::pyxis::script::tables::{Host, HostFrame, JoinKind, Named, SortKey, TableInfo};
 use crate::convert;
 use crate::error::Error;
 use crate::rows;

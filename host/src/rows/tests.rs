@@ -2,7 +2,7 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::DataType as Arrow;
 
 use super::batch;
-use crate::bindings::pyxis::script::types::{Coded, Column, ColumnValues, DataType, Rows, Texts, Values};
+use crate::bindings::pyxis::common::types::{Coded, Column, ColumnValues, DataType, Rows, Texts, Values};
 use crate::error::Error;
 
 fn column(name: &str, data_type: DataType) -> Column {

@@ -93,7 +93,7 @@ fn a_manifest_is_needed_and_read() {
     let found = runtime().inspect(&guest("probe")).unwrap();
     assert_eq!(found.manifest.name, "probe");
     assert_eq!(found.exports, ["run"]);
-    assert!(found.imports.iter().all(|i| i.starts_with("pyxis:script/")), "{:?}", found.imports);
+    assert!(found.imports.iter().all(|i| i.starts_with("pyxis:")), "{:?}", found.imports);
     assert!(found.digest.starts_with("sha256:") && found.digest.len() == 71);
 }
 

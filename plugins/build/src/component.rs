@@ -5,8 +5,11 @@ use wit_parser::{Resolve, WorldId};
 
 use crate::error::Error;
 
-/// The contract, as the guest's bindings have it too.
-const WIT: &str = include_str!("../../../wit/script.wit");
+/// The contract, as the guest's bindings have it too: each package after those it uses.
+const WIT: [(&str, &str); 2] = [
+    ("common.wit", include_str!("../../../wit/common/common.wit")),
+    ("script.wit", include_str!("../../../wit/script/script.wit")),
+];
 
 /// Turns a core module with embedded component types (as wit-bindgen leaves them) into a component of the script world,
 /// checks that it asks for nothing else, and puts the manifest in.
@@ -30,9 +33,12 @@ pub fn componentize(module: &[u8], manifest: &Manifest) -> Result<Vec<u8>, Error
 }
 
 fn contract() -> Result<(Resolve, WorldId), Error> {
-    let broken = |e: &dyn std::fmt::Display| Error::World(format!("this build's own wit/script.wit is broken: {e:#}"));
+    let broken = |e: &dyn std::fmt::Display| Error::World(format!("this build's own wit/ is broken: {e:#}"));
     let mut resolve = Resolve::default();
-    let package = resolve.push_str("script.wit", WIT).map_err(|e| broken(&e))?;
-    let script = resolve.select_world(&[package], Some("script")).map_err(|e| broken(&e))?;
+    let mut packages = Vec::new();
+    for (name, text) in WIT {
+        packages.push(resolve.push_str(name, text).map_err(|e| broken(&e))?);
+    }
+    let script = resolve.select_world(&packages[1..], Some("script")).map_err(|e| broken(&e))?;
     Ok((resolve, script))
 }

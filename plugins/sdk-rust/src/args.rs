@@ -1,6 +1,6 @@
 //! Arguments, as `plugin.toml` declares them.
 
-use crate::bindings::pyxis::script::types::{Error, Mistake, Scalar};
+use crate::bindings::pyxis::common::types::{Error, Mistake, Scalar};
 use crate::error::Result;
 
 /// The arguments of a run, typed as declared, defaults filled in.

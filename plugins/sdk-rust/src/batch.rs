@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::bindings::pyxis::script::{batches as host, types as wit};
+use crate::bindings::pyxis::common::types as wit;
+use crate::bindings::pyxis::script::batches as host;
 use crate::error::Result;
 use crate::{DataType, Error, Mistake};
 

@@ -1,6 +1,7 @@
 //! Rows that a script makes, by column.
 
-use crate::bindings::pyxis::script::{output, types as wit};
+use crate::bindings::pyxis::common::types as wit;
+use crate::bindings::pyxis::script::output;
 use crate::error::Result;
 use crate::{DataType, Error, Mistake};
 

@@ -1,6 +1,6 @@
 //! Failing.
 
-use crate::bindings::pyxis::script::types::Error;
+use crate::bindings::pyxis::common::types::Error;
 
 /// What every call of the host gives, and what a script returns.
 pub type Result<T, E = Error> = core::result::Result<T, E>;

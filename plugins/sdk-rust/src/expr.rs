@@ -1,6 +1,6 @@
 //! SQL expressions from parts, values quoted.
 
-use crate::bindings::pyxis::script::types as wit;
+use crate::bindings::pyxis::script::tables as wit;
 
 /// A SQL expression. Where one is expected, `&str` and `String` are taken as SQL text.
 ///

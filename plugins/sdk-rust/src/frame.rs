@@ -1,7 +1,8 @@
 //! Lazy queries.
 
 use crate::batch::Rows;
-use crate::bindings::pyxis::script::{batches, output, tables as host, types as wit};
+use crate::bindings::pyxis::common::types as wit;
+use crate::bindings::pyxis::script::{batches, output, tables as host};
 use crate::columns::Columns;
 use crate::error::Result;
 use crate::expr::{Expr, Named, SortKey};
@@ -44,7 +45,7 @@ pub fn view(json: &str) -> Result<()> {
     output::view(json)
 }
 
-fn named<I: IntoIterator<Item: Into<Named>>>(list: I) -> Vec<wit::Named> {
+fn named<I: IntoIterator<Item: Into<Named>>>(list: I) -> Vec<host::Named> {
     list.into_iter().map(|n| n.into().into()).collect()
 }
 
@@ -96,7 +97,7 @@ impl Frame {
     pub fn join<'a>(
         &self,
         right: &Frame,
-        kind: wit::JoinKind,
+        kind: host::JoinKind,
         on: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self> {
         let on: Vec<(String, String)> = on.into_iter().map(|(l, r)| (l.to_owned(), r.to_owned())).collect();
@@ -110,7 +111,7 @@ impl Frame {
 
     /// In this order.
     pub fn sort(&self, keys: impl IntoIterator<Item: Into<SortKey>>) -> Result<Self> {
-        let keys: Vec<wit::SortKey> = keys.into_iter().map(|k| k.into().into()).collect();
+        let keys: Vec<host::SortKey> = keys.into_iter().map(|k| k.into().into()).collect();
         self.0.sort(&keys).map(Frame)
     }
 

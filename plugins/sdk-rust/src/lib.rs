@@ -53,12 +53,13 @@
 
 pub mod args;
 pub mod batch;
-/// What wit-bindgen makes of `wit/script.wit`. Here for the unusual; the rest of the crate is easier to use.
+/// What wit-bindgen makes of `wit/script/script.wit`. Here for the unusual; the rest of the crate is easier to use.
 #[allow(missing_docs, clippy::all)]
 pub mod bindings {
     wit_bindgen::generate!({
-        path: "../../wit",
-        world: "script",
+        path: ["../../wit/common", "../../wit/script"],
+        world: "pyxis:script/script",
+        generate_all,
         pub_export_macro: true,
         default_bindings_module: "pyxis_sdk::bindings",
     });
@@ -75,7 +76,8 @@ pub mod services;
 
 pub use args::Args;
 pub use batch::{Batch, Rows};
-pub use bindings::pyxis::script::types::{Budget, DataType, Error, JoinKind, Mistake, Position, Scalar};
+pub use bindings::pyxis::common::types::{Budget, DataType, Error, Mistake, Position, Scalar};
+pub use bindings::pyxis::script::tables::JoinKind;
 pub use columns::Columns;
 pub use error::{Result, failed};
 pub use expr::{

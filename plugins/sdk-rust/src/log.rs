@@ -2,11 +2,11 @@
 //! [`warn!`](crate::warn), [`error!`](crate::error), used like `println!`. A line is cut at 4 KiB; lines past the run's log
 //! budget are dropped and counted.
 
-pub use crate::bindings::pyxis::script::log::Level;
+pub use crate::bindings::pyxis::common::log::Level;
 
 /// Writes a line.
 pub fn write(level: Level, message: &str) {
-    crate::bindings::pyxis::script::log::log(level, message);
+    crate::bindings::pyxis::common::log::log(level, message);
 }
 
 /// Logs the finest detail.

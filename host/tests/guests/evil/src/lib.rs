@@ -79,7 +79,8 @@ fn run(args: Args) -> Result<()> {
             batch.float64s(0);
         }
         "bad-offsets" => {
-            use pyxis_sdk::bindings::pyxis::script::{output, types};
+            use pyxis_sdk::bindings::pyxis::common::types;
+            use pyxis_sdk::bindings::pyxis::script::output;
             let column = types::Column {
                 name: "t".into(),
                 data_type: types::DataType::Utf8,
