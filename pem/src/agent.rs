@@ -107,6 +107,8 @@ pub struct Agent {
     store: Arc<Store>,
     shared: Arc<Shared>,
     stop: CancellationToken,
+    /// The ingest thread ended with an error; [`Agent::stop`] gives it.
+    failed: CancellationToken,
     ingest: Option<JoinHandle<Result<(), Error>>>,
 }
 
@@ -128,7 +130,11 @@ pub fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) 
         .map_err(Error::Thread)?;
     runtime.block_on(async {
         let agent = Agent::start_with(config, files)?;
-        shutdown.await;
+        tokio::select! {
+            () = shutdown => {}
+            // Without its source the agent would go on with half of what was asked for, and nobody would know.
+            () = agent.failed.cancelled() => {}
+        }
         agent.stop().await
     })
 }
@@ -181,17 +187,26 @@ impl Agent {
         let ingest = ingest::Ingest::new(Box::new(make_core), recorder, shared.clone());
         let thread = std::thread::Builder::new().name("pem-ingest".into());
         let (capture, identity, token) = (config.capture, config.identity.clone(), stop.clone());
+        let work = move || {
+            let ingest = match (capture, files.replay) {
+                (Capture::Helper { socket }, _) => capture::run(ingest, &socket, None, &identity, &token),
+                (Capture::Replay(replay), Some((path, file))) => {
+                    replay::run(ingest, &replay, file, &token).map_err(|source| Error::Replay { path, source })?
+                }
+                _ => capture::idle(ingest, &identity, &token),
+            };
+            ingest.finish()?;
+            Ok(())
+        };
+        let failed = CancellationToken::new();
+        let told = failed.clone();
         let ingest = thread
             .spawn(move || {
-                let ingest = match (capture, files.replay) {
-                    (Capture::Helper { socket }, _) => capture::run(ingest, &socket, None, &identity, &token),
-                    (Capture::Replay(replay), Some((path, file))) => {
-                        replay::run(ingest, &replay, file, &token).map_err(|source| Error::Replay { path, source })?
-                    }
-                    _ => capture::idle(ingest, &identity, &token),
-                };
-                ingest.finish()?;
-                Ok(())
+                let ended = work();
+                if ended.is_err() {
+                    told.cancel();
+                }
+                ended
             })
             .map_err(Error::Thread)?;
         if let (Some(vizier), Some(tls)) = (config.vizier, files.tls) {
@@ -205,7 +220,7 @@ impl Agent {
             };
             tokio::spawn(link.keep(stop.clone()));
         }
-        Ok(Self { id: config.identity.id, store, shared, stop, ingest: Some(ingest) })
+        Ok(Self { id: config.identity.id, store, shared, stop, failed, ingest: Some(ingest) })
     }
 
     /// Its tables.

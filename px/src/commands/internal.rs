@@ -71,6 +71,7 @@ fn config<T: DeserializeOwned>(role: Role) -> Result<T, Fatal> {
         |why| Fatal {
             message: format!("px {} is started by px up, not by hand: {why}", role.argument()),
             hint: Some("px up".to_owned()),
+            ..Fatal::default()
         },
     )
 }
@@ -99,7 +100,7 @@ pub fn chain(error: &dyn StdError) -> String {
 }
 
 fn fatal(error: &dyn StdError) -> Fatal {
-    Fatal { message: chain(error), hint: None }
+    Fatal { message: chain(error), ..Fatal::default() }
 }
 
 /// Calls `then` when stdin ends, which it does when the supervisor does; then sees to it that this process ends.
@@ -153,7 +154,7 @@ fn helper(config: Helper) -> Result<(), Fatal> {
             .recursive(true)
             .mode(0o755)
             .create(&folder)
-            .map_err(|e| Fatal { message: format!("cannot make {}: {e}", folder.display()), hint: None })?;
+            .map_err(|e| Fatal { message: format!("cannot make {}: {e}", folder.display()), ..Fatal::default() })?;
     }
     let mut load = load::Config::new(&config.object);
     load.capture = config.capture.parse().map_err(|e: load::UnknownCapture| fatal(&e))?;
@@ -225,8 +226,10 @@ const VIZIER_FILES_MAX: u64 = 16_384;
 
 /// Told at once, not when an agent without tables fails to appear.
 fn is_recording(path: &Path) -> Result<(), Fatal> {
-    let no =
-        |why: &dyn StdError| Fatal { message: format!("cannot replay {}: {}", path.display(), chain(why)), hint: None };
+    let no = |why: &dyn StdError| Fatal {
+        message: format!("cannot replay {}: {}", path.display(), chain(why)),
+        ..Fatal::default()
+    };
     let file = std::fs::File::open(path).map_err(|e| no(&e))?;
     pem::recording::Reader::new(std::io::BufReader::new(file)).map_err(|e| no(&e))?;
     Ok(())
@@ -265,7 +268,15 @@ fn pem(config: Pem) -> Result<(), Fatal> {
         say(READY, &Ready::default());
         told_to_end().await;
     };
-    agent::run(agent, shutdown).map_err(|e| fatal(&e))
+    agent::run(agent, shutdown).map_err(|e| match e {
+        // The file will not be another one.
+        agent::Error::Replay { .. } => Fatal {
+            hint: Some("record it again, or copy it again from where it was recorded".into()),
+            hopeless: true,
+            ..fatal(&e)
+        },
+        _ => fatal(&e),
+    })
 }
 
 fn record(config: Record) -> Result<(), Fatal> {
