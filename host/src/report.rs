@@ -97,10 +97,19 @@ pub(crate) fn outcome(called: wasmtime::Result<Result<(), types::Error>>, contro
         return Err(Error::Exhausted(Exhausted::Memory));
     }
     if trap.is_none() && error.downcast_ref::<WasmBacktrace>().is_none() {
-        return match error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
-            Some(_) => Err(Error::Unavailable("all slots for scripts are taken; try again".into())),
-            None => Err(Error::Internal(format!("the script could not be started: {error:#}"))),
-        };
+        if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
+            return Err(Error::Unavailable("all slots for scripts are taken; try again".into()));
+        }
+        if control.memory_refused.load(Ordering::Relaxed) != 0 {
+            // What it begins with is more than it may have.
+            return Err(Error::Exhausted(Exhausted::Memory));
+        }
+        if control.instantiate_ns.load(Ordering::Relaxed) == 0 {
+            return Err(Error::Internal(format!("the script could not be started: {error:#}")));
+        }
+        // No frame of the guest is there, and yet it was ready: what it was given or gives is not where it says, or not as the
+        // contract has it.
+        return Err(Error::Trapped(error.root_cause().to_string()));
     }
     let last_error = control.marks.lock().unwrap_or_else(PoisonError::into_inner).last_error.clone();
     let cause = match (trap, last_error) {

@@ -35,6 +35,20 @@ pub fn guest(name: &str) -> Vec<u8> {
     std::fs::read(out.join(format!("{name}.wasm"))).expect("the builder wrote it")
 }
 
+/// The same with line tables.
+pub fn debug_guest(name: &str) -> Vec<u8> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = root.join("../target");
+    let say = |line: &str| eprintln!("{line}");
+    // Not beside the others: the same crate is compiled with other settings at the same time.
+    let mut toolchain = plugins_build::Toolchain::find(&target.join("guests"), &say).expect("a toolchain for guests");
+    toolchain.debug = true;
+    toolchain.cache_dir = target.join("guests-debug");
+    let out = target.join("test-guests-debug");
+    plugins_build::build_guest(&root.join("tests/guests").join(name), &out, &toolchain, &say).expect("it builds");
+    std::fs::read(out.join(format!("{name}.wasm"))).expect("the builder wrote it")
+}
+
 /// One runtime for all tests, as one process has one.
 pub fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();

@@ -1,5 +1,5 @@
 ;; Reads texts that never repeat as codes, so that the dictionary has no end.
-;; ends: exhausted memory
+;; ends: exhausted memory or exhausted cpu
 (func (export "run") (param i32 i32) (result i32)
   (local $s i32) (local $b i32)
   (local.set $s (call $stream (call $unique)))

@@ -3,6 +3,6 @@
 ;; component
 (component
   (import "pyxis:script/tables@0.1.0" (instance (export "drop-table" (func (param "name" string)))))
-  (core module $m (func (export "run") (param i32 i32) (result i32) unreachable))
+  (core module $m (func (export "run")))
   (core instance $i (instantiate $m))
   (func (export "run") (canon lift (core func $i "run"))))

@@ -1,5 +1,5 @@
 ;; Half a million parameters, each empty: what the host makes of them is larger than what the guest has.
-;; ends: trapped or invalid
+;; ends: exhausted cpu or trapped
 (func (export "run") (param i32 i32) (result i32)
   (drop (memory.grow (i32.const 300)))
   (loop
