@@ -11,10 +11,15 @@ use crate::error::Error;
 /// Largest component. Python components, the largest there are, have 18 MiB.
 pub const COMPONENT_BYTES_MAX: usize = 32 << 20;
 
-/// Functions of a component and bytes of one function's code: together with the size they bound what compiling takes until it
-/// moves to a process of its own. Python has 20,000 functions; the longest, an interpreter's loop, 120 KiB.
+/// Functions of a component and bytes of one function's code. Where there is a compiler process ([`crate::compiler`]) its limits
+/// bound what compiling takes, and these only spare it the work; an embedder without one has these alone. Python has 20,000
+/// functions; the longest, an interpreter's loop, 120 KiB.
 const FUNCTIONS_MAX: usize = 100_000;
 const FUNCTION_BYTES_MAX: usize = 1 << 20;
+
+/// Debug information of a component. It is read when the guest traps, for each frame anew, in the host; line tables of a Rust
+/// script with its standard library take 1 MiB, and a frame then some milliseconds.
+const DEBUG_BYTES_MAX: usize = 4 << 20;
 
 /// Where our interfaces live.
 const NAMESPACE: &str = "pyxis:";
@@ -88,6 +93,15 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Error> {
                 found.function_bytes
             ),
             "large tables belong into data, not code",
+        ));
+    }
+    if found.debug_bytes > DEBUG_BYTES_MAX {
+        return Err(refuse(
+            format!(
+                "the component has {} bytes of debug information, at most {DEBUG_BYTES_MAX} are allowed",
+                found.debug_bytes
+            ),
+            "build it with line tables only, as `px plugin build --debug` does, or without",
         ));
     }
     if let Some(import) = found.imports.iter().find(|name| !allowed(name)) {
@@ -172,6 +186,7 @@ struct Found {
     manifest: Option<Vec<u8>>,
     functions: usize,
     function_bytes: usize,
+    debug_bytes: usize,
 }
 
 fn walk(bytes: &[u8]) -> Result<Found, wasmparser::BinaryReaderError> {
@@ -201,6 +216,9 @@ fn walk(bytes: &[u8]) -> Result<Found, wasmparser::BinaryReaderError> {
             }
             Payload::CustomSection(custom) if depth == 1 && custom.name() == section::NAME => {
                 found.manifest = Some(custom.data().to_vec());
+            }
+            Payload::CustomSection(custom) if custom.name().starts_with(".debug_") => {
+                found.debug_bytes = found.debug_bytes.saturating_add(custom.data().len());
             }
             Payload::CodeSectionEntry(body) => {
                 found.functions += 1;

@@ -54,7 +54,7 @@ pub(crate) fn engine(config: &Config) -> Result<Engine, Error> {
     engine.map_err(|e| Error::Internal(format!("cannot make a wasm engine: {e:#}")))
 }
 
-fn settings(config: &Config, pooled: bool) -> wasmtime::Config {
+pub(crate) fn settings(config: &Config, pooled: bool) -> wasmtime::Config {
     let mut settings = wasmtime::Config::new();
     settings
         .epoch_interruption(true)
@@ -68,6 +68,8 @@ fn settings(config: &Config, pooled: bool) -> wasmtime::Config {
         .cranelift_opt_level(wasmtime::OptLevel::Speed)
         .max_wasm_stack(GUEST_STACK_BYTES)
         .async_stack_size(FIBER_STACK_BYTES)
+        // Line tables are kept where a component has them, and cost nothing where it has none.
+        .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Enable)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(BACKTRACE_FRAMES_MAX));
     if pooled {
         let mut pool = PoolingAllocationConfig::default();

@@ -23,6 +23,7 @@ mod aot;
 mod arrays;
 pub mod backend;
 mod bindings;
+pub mod compiler;
 mod convert;
 mod engine;
 pub mod error;
@@ -35,7 +36,9 @@ mod rows;
 mod run;
 mod runtime;
 mod scope;
+pub mod slots;
 mod state;
+pub mod tenant;
 
 pub use admission::Inspection;
 pub use host_manifest as manifest;

@@ -19,6 +19,7 @@ pub mod server;
 pub mod service;
 pub mod socket;
 mod status;
+pub mod tenants;
 pub mod tls;
 
 pub use config::{Config, Limits};

@@ -12,8 +12,8 @@ use vizier_api::COMPONENT_BYTES_MAX;
 
 use crate::status::Refusal;
 
-/// Components compiled at once: compiling uses all the processor it gets, and runs share it.
-const COMPILING_MAX: usize = 1;
+/// Components compiled at once: one that takes long must not keep the others waiting. The compilers run at low priority.
+const COMPILING_MAX: usize = 2;
 
 /// A compiled script and where it is from.
 pub struct Loaded {

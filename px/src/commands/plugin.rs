@@ -63,6 +63,10 @@ struct Build {
     /// Where the component goes [default: target/plugins in the script's folder]
     #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     out: Option<PathBuf>,
+
+    /// Keep line tables: traps are told with files and lines, and the component is several times as large
+    #[arg(long)]
+    debug: bool,
 }
 
 /// Build a script and run it against the running Vizier; shows the result and what it cost
@@ -90,7 +94,7 @@ pub async fn run(command: Plugin, global: &Global) -> Result<Exit> {
     match command.command {
         PluginCommand::New(command) => new(&command, &terminal),
         PluginCommand::Build(command) => {
-            let built = build(&command.dir, command.out.as_deref(), &terminal)?;
+            let built = build(&command.dir, command.out.as_deref(), command.debug, &terminal)?;
             super::listing::print(&format!("{}\n", built.path.display()))?;
             Ok(Exit::Ok)
         }
@@ -117,14 +121,15 @@ fn new(command: &New, terminal: &Terminal) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn build(dir: &Path, out: Option<&Path>, terminal: &Terminal) -> Result<Built> {
+fn build(dir: &Path, out: Option<&Path>, debug: bool, terminal: &Terminal) -> Result<Built> {
     let out = out.map_or_else(|| dir.join("target/plugins"), Path::to_owned);
     let quiet = *terminal;
     let say = move |line: &str| quiet.note(&quiet.err.dim(line));
     let began = Instant::now();
     // Shared by all scripts of this user: the SDK is compiled once.
     let cache = paths::cache_dir().join("guests");
-    let toolchain = Toolchain::find(&cache, &say).map_err(|e| failed(&e))?;
+    let mut toolchain = Toolchain::find(&cache, &say).map_err(|e| failed(&e))?;
+    toolchain.debug = debug;
     let built = plugins_build::build_guest(dir, &out, &toolchain, &say).map_err(|e| failed(&e))?;
     let took = duration_text(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
     terminal.note(&terminal.err.dim(&format!(
@@ -136,7 +141,7 @@ fn build(dir: &Path, out: Option<&Path>, terminal: &Terminal) -> Result<Built> {
 }
 
 async fn test(command: Test, global: &Global, terminal: Terminal) -> Result<Exit> {
-    let built = build(&command.dir, None, &terminal)?;
+    let built = build(&command.dir, None, false, &terminal)?;
     let arguments = args::parse(&command.args, None)?;
     let bytes = std::fs::read(&built.path).map_err(|e| Error::io(format!("read {}", built.path.display()), &e))?;
     let client = connect(global.vizier.as_ref()).await?;

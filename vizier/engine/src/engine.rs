@@ -14,11 +14,13 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use host::meter::Meter;
+use pem_tables::Store;
 
 use crate::error::Fault;
 use crate::exchange::Registry;
 use crate::functions::{fuse_quantiles, plain_arguments};
 use crate::guard::guard;
+use crate::local::Locals;
 use crate::policy::Access;
 use crate::provider::PemTable;
 use crate::query::{Query, QueryContext, RunCx};
@@ -60,17 +62,31 @@ pub(crate) struct Inner {
     narrow: SessionState,
     pub config: EngineConfig,
     options: Arc<BTreeMap<String, String>>,
+    pub local: Locals,
 }
 
 impl Engine {
     /// Over the agents of `registry`.
     pub fn new(registry: Arc<Registry>, config: EngineConfig) -> Result<Self, host::error::Error> {
+        Self::with_local(registry, config, Locals::default())
+    }
+
+    /// Over the agents of `registry`, and the tables of a store that Vizier keeps itself: these hide an agent's of the same name.
+    pub fn with_store(
+        registry: Arc<Registry>,
+        config: EngineConfig,
+        store: &Store,
+    ) -> Result<Self, host::error::Error> {
+        Self::with_local(registry, config, Locals::of(store))
+    }
+
+    fn with_local(registry: Arc<Registry>, config: EngineConfig, local: Locals) -> Result<Self, host::error::Error> {
         let state = session::vizier(config.threads, config.memory_bytes)
             .map_err(|e| host::error::Error::Internal(format!("the query engine does not start: {e}")))?;
         let mut narrow = state.clone();
         narrow.config_mut().options_mut().execution.target_partitions = 1;
         let options = Arc::new(session::shared_options(state.config_options()));
-        Ok(Self { inner: Arc::new(Inner { registry, state, narrow, config, options }) })
+        Ok(Self { inner: Arc::new(Inner { registry, state, narrow, config, options, local }) })
     }
 
     /// The agents.
@@ -103,7 +119,13 @@ impl Query {
     }
 
     fn make_table(&self, name: &str) -> Result<Option<PemTable>> {
-        let Some(def) = self.view.tables.get(name) else { return Ok(None) };
+        let (def, local) = match self.engine.local.get(name, &self.cx.meter) {
+            Some((def, local)) => (def, Some(local)),
+            None => match self.view.tables.get(name) {
+                Some(def) => (def.clone(), None),
+                None => return Ok(None),
+            },
+        };
         let Access::Granted(scope) = self.cx.policy.access(name) else { return Ok(None) };
         let wrong = |what: String| Fault::Denied(format!("the policy for table {name} is wrong: {what}"));
         let predicate = match &scope.predicate {
@@ -121,8 +143,9 @@ impl Query {
         }
         Ok(Some(PemTable {
             exposed: PemTable::exposed(&def.schema, &masked),
-            def: def.clone(),
+            def,
             view: self.view.clone(),
+            local,
             range: self.cx.range,
             per_agent: self.engine.config.partitions_per_agent.max(1),
             predicate,

@@ -6,6 +6,7 @@
 //! **SQL** is one SELECT. There is no DDL, DML, COPY or SET, no `information_schema`, and no function that reads files or
 //! the environment. `EXPLAIN SELECT …` gives the plan as rows of text.
 
+mod bounds;
 mod context;
 mod failure;
 mod nearest;
@@ -95,6 +96,8 @@ impl Frames {
         let fail = |e| failure::to_error(e, text, &[], &self.query);
         let options = ParserOptions::from(&self.query.engine.state.config_options().sql_parser);
         let plan = SqlToRel::new_with_options(&context, options).statement_to_plan(statement).map_err(fail)?;
+        // Before anything walks over it.
+        bounds::check(&plan)?;
         let names = plan.get_parameter_names().map_err(fail)?;
         for name in &names {
             let bare = name.trim_start_matches('$');
@@ -186,7 +189,11 @@ impl Query {
     /// Names of tables the run may see, sorted.
     pub(crate) fn table_names(&self) -> Vec<&str> {
         let visible = |name: &&String| matches!(self.cx.policy.access(name), Access::Granted(_));
-        self.view.tables.keys().filter(visible).map(String::as_str).collect()
+        let names = self.view.tables.keys().chain(self.engine.local.names());
+        let mut names: Vec<&str> = names.filter(visible).map(String::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 }
 
@@ -211,6 +218,7 @@ impl Frame for QueryFrame {
 
     fn apply(&self, op: &Op) -> Result<Arc<dyn Frame>, Error> {
         let plan = ops::apply(self, op)?;
+        bounds::check(&plan)?;
         Ok(Arc::new(Self::new(self.query.clone(), plan)))
     }
 

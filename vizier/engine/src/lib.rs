@@ -20,6 +20,7 @@ pub mod frame;
 pub mod functions;
 mod guard;
 pub mod leaf;
+mod local;
 pub mod policy;
 mod present;
 mod provider;

@@ -12,6 +12,8 @@ mod frames;
 mod harness;
 #[path = "cluster/history.rs"]
 mod history;
+#[path = "cluster/hostile.rs"]
+mod hostile;
 #[path = "cluster/plans.rs"]
 mod plans;
 #[path = "cluster/policy.rs"]
