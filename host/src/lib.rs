@@ -26,6 +26,7 @@ mod bindings;
 mod convert;
 mod engine;
 pub mod error;
+pub mod function;
 mod imports;
 mod limits;
 pub mod meter;
