@@ -34,6 +34,7 @@ use pem_tables::{Store, StoreConfig, catalog};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use vizier_engine::exchange::AgentPlugins;
 use vizier_engine::{AgentId, AgentInfo};
 
 pub use config::{Capture, Config, Dial, Replay, Speed, Vizier};
@@ -133,6 +134,23 @@ pub fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) 
     })
 }
 
+/// What Vizier may send. Without WebAssembly here, queries that call functions of plugins name this node as a gap.
+fn plugins() -> AgentPlugins {
+    let runtime = host::Runtime::new(host::Config {
+        // Functions run on the link's threads; the pool's own have nothing to do here.
+        threads: 1,
+        runs_max: 1,
+        ..host::Config::default()
+    });
+    match runtime {
+        Ok(runtime) => AgentPlugins::default().with_functions(runtime),
+        Err(error) => {
+            tracing::warn!(%error, "functions of plugins cannot run here");
+            AgentPlugins::default()
+        }
+    }
+}
+
 /// What needs rights to open.
 struct Files {
     record: Option<File>,
@@ -202,6 +220,7 @@ impl Agent {
                 store: store.clone(),
                 shared: shared.clone(),
                 limits: vizier.limits,
+                plugins: Arc::new(plugins()),
             };
             tokio::spawn(link.keep(stop.clone()));
         }
