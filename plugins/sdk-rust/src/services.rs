@@ -22,8 +22,7 @@ fn program() -> String {
     // `comm` is cut at 15 bytes; where it is the start of the executable's name, that is the whole of it.
     let name = format!("CASE WHEN exe <> '' AND starts_with({exe}, comm) THEN {exe} ELSE comm END");
     // A program given on the command line (`python3 -c …`, `node -e …`) has no name of its own: what stands there is its text.
-    let names_file =
-        format!("{base} ~ '^[A-Za-z0-9._@+-]+$' AND NOT cmdline ~ '^[^ ]+ +([^ ]+ +)?-(c|e|p|-eval|-print) '");
+    let names_file = format!("{base} ~ '^[A-Za-z0-9._@+-]+$' AND NOT cmdline ~ '^[^ ]+ +([^ ]+ +)?-(c|e|p|-eval|-print) '");
     format!(
         "CASE WHEN comm ~ '{INTERPRETERS}' AND cmdline ~ '^[^ ]+( +-[^ ]+)* +[^- ]' AND {names_file} THEN {base} ELSE {name} END"
     )
