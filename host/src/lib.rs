@@ -27,6 +27,7 @@ pub mod compiler;
 mod convert;
 mod engine;
 pub mod error;
+pub mod function;
 mod imports;
 mod limits;
 pub mod meter;

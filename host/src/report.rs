@@ -57,7 +57,8 @@ impl RunReport {
     pub(crate) fn new(result: Result<(), Error>, control: &Control, meter: &Meter, fuel: bool, total_ns: u64) -> Self {
         let host_cpu_ns = control.host_ns.load(Ordering::Relaxed);
         let guest_cpu_ns = control.thread_ns().saturating_sub(host_cpu_ns);
-        meter.guest_cpu_ns.store(guest_cpu_ns, Ordering::Relaxed);
+        // Functions of plugins that its frames called have charged theirs already.
+        meter.guest_cpu_ns.fetch_add(guest_cpu_ns, Ordering::Relaxed);
         let marks = control.marks.lock().unwrap_or_else(PoisonError::into_inner);
         Self {
             result,
@@ -122,7 +123,7 @@ pub(crate) fn outcome(called: wasmtime::Result<Result<(), types::Error>>, contro
 }
 
 /// The guest's functions, innermost first, one a line; with file and line where the component has debug information.
-fn frames(error: &wasmtime::Error) -> String {
+pub(crate) fn frames(error: &wasmtime::Error) -> String {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
     let mut lines = backtrace.frames().iter().flat_map(lines).filter(|(name, _)| !is_panicking(name));
     let mut text = String::new();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::compiler::{self, Gate};
 use crate::convert;
 use crate::engine::{Ticker, engine};
 use crate::error::{Error, Exhausted};
-use crate::manifest::Manifest;
+use crate::manifest::{Kind, Manifest};
 use crate::pool::{Pool, Task};
 use crate::report::{RunReport, outcome};
 use crate::run::{Control, Driver, Offload, RunRequest, call};
@@ -61,14 +61,16 @@ impl Default for Config {
 
 /// Compiles scripts and runs them.
 #[derive(Clone)]
-pub struct Runtime(Arc<Inner>);
+pub struct Runtime(pub(crate) Arc<Inner>);
 
-struct Inner {
-    engine: Engine,
+pub(crate) struct Inner {
+    pub(crate) engine: Engine,
     linker: Linker<State>,
     pool: Pool,
-    ticker: Ticker,
+    pub(crate) ticker: Ticker,
     fuel: bool,
+    /// Instances of function plugins there are.
+    pub(crate) functions: AtomicUsize,
     cache: Option<Cache>,
     compiler: Option<compiler::Process>,
     scripts: Mutex<HashMap<String, (u64, Arc<Script>)>>,
@@ -118,6 +120,7 @@ impl Runtime {
             engine,
             linker,
             fuel: config.fuel,
+            functions: AtomicUsize::new(0),
             cache,
             scripts: Mutex::default(),
             used: AtomicU64::new(0),
@@ -152,6 +155,17 @@ impl Runtime {
             return Ok(script);
         }
         let inspection = admission::inspect(bytes)?;
+        if inspection.manifest.kind != Kind::Script {
+            return Err(Error::Invalid {
+                message: format!(
+                    "`{}` is a {}, not a script",
+                    inspection.manifest.name,
+                    inspection.manifest.kind.name()
+                ),
+                hint: Some("it is not run: what it makes is there for scripts to use".into()),
+                position: None,
+            });
+        }
         let (component, cached) = self.compiled(bytes, &inspection.digest)?;
         let unfit = |e: wasmtime::Error| Error::Invalid {
             message: format!("the component does not fit the world {}: {e:#}", crate::manifest::WORLD),
@@ -184,7 +198,7 @@ impl Runtime {
     }
 
     /// The component's code, and whether it came from the cache folder.
-    fn compiled(&self, bytes: &[u8], digest: &str) -> Result<(Component, bool), Error> {
+    pub(crate) fn compiled(&self, bytes: &[u8], digest: &str) -> Result<(Component, bool), Error> {
         if let Some(cache) = &self.0.cache {
             match cache.load(&self.0.engine, digest) {
                 Ok(component) => return Ok((component, true)),

@@ -34,6 +34,7 @@ use pem_tables::{Store, StoreConfig, catalog};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use vizier_engine::exchange::AgentPlugins;
 use vizier_engine::{AgentId, AgentInfo};
 
 pub use config::{Capture, Config, Dial, Replay, Speed, Vizier};
@@ -42,6 +43,9 @@ pub use tls::TlsFiles;
 
 use crate::core::Core;
 use crate::{core, recording, sandbox};
+
+/// Fragments are walked by recursion, as deep as Vizier lets plans be; only what is touched becomes memory.
+const LINK_STACK_BYTES: usize = 16 << 20;
 
 /// Threads that answer queries. A query takes one core of the node at most; the second keeps the link alive meanwhile.
 const LINK_THREADS: usize = 2;
@@ -125,6 +129,7 @@ pub fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) 
         .worker_threads(LINK_THREADS)
         .max_blocking_threads(LINK_THREADS)
         .thread_name("pem-link")
+        .thread_stack_size(LINK_STACK_BYTES)
         .enable_all()
         .build()
         .map_err(Error::Thread)?;
@@ -137,6 +142,23 @@ pub fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) 
         }
         agent.stop().await
     })
+}
+
+/// What Vizier may send. Without WebAssembly here, queries that call functions of plugins name this node as a gap.
+fn plugins() -> AgentPlugins {
+    let runtime = host::Runtime::new(host::Config {
+        // Functions run on the link's threads; the pool's own have nothing to do here.
+        threads: 1,
+        runs_max: 1,
+        ..host::Config::default()
+    });
+    match runtime {
+        Ok(runtime) => AgentPlugins::default().with_functions(runtime),
+        Err(error) => {
+            tracing::warn!(%error, "functions of plugins cannot run here");
+            AgentPlugins::default()
+        }
+    }
 }
 
 /// What needs rights to open.
@@ -217,6 +239,7 @@ impl Agent {
                 store: store.clone(),
                 shared: shared.clone(),
                 limits: vizier.limits,
+                plugins: Arc::new(plugins()),
             };
             tokio::spawn(link.keep(stop.clone()));
         }

@@ -10,6 +10,7 @@
 pub mod agents;
 pub mod catalog;
 pub mod config;
+mod functions;
 pub mod pki;
 mod request;
 mod run;

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::runs::{History, Runs};
 use crate::scripts::Scripts;
 use crate::service::Service;
-use crate::{socket, tls};
+use crate::{functions, socket, tls};
 
 /// How long runs get to say goodbye to their clients when Vizier stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -145,6 +145,7 @@ impl Server {
         let Self { unix, tcp, agents, config, engine, history, runtime, .. } = self;
         let stop = CancellationToken::new();
         let runs = Runs::new(&config.limits, stop.clone());
+        functions::load(config.plugins.as_deref(), &runtime, &engine).await;
         let scripts = Scripts::new(runtime, config.plugins.clone(), config.limits.scripts_kept);
         let service = Service::new(engine.clone(), scripts.clone(), runs, history, config.limits.clone());
         let (health, health_service) = tonic_health::server::health_reporter();

@@ -225,6 +225,8 @@ fn vizier(config: Vizier) -> Result<(), Fatal> {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("vizier")
+        // Plans are walked by recursion; only what is touched becomes memory.
+        .thread_stack_size(PLANNING_STACK_BYTES)
         .enable_all()
         .build()
         .map_err(|e| fatal(&e))?;
@@ -234,6 +236,9 @@ fn vizier(config: Vizier) -> Result<(), Fatal> {
     runtime.shutdown_background();
     ended
 }
+
+/// For the deepest text and plan that the engine lets through, see `vizier_engine`'s bounds.
+const PLANNING_STACK_BYTES: usize = 16 << 20;
 
 /// Vizier holds one descriptor per client and per PEM, and some per run: for a thousand of each, with a wide margin.
 const VIZIER_FILES_MAX: u64 = 16_384;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
+use host_manifest::Kind;
 use plugins_build::{Built, Toolchain};
 use vizier_api::execute_request::What;
 
@@ -50,6 +51,10 @@ struct New {
     /// Language of the script
     #[arg(long, value_name = "LANGUAGE", default_value = "rust")]
     lang: String,
+
+    /// Kind of plugin: script, or function for functions that SQL calls
+    #[arg(long, value_name = "KIND", default_value = "script", value_parser = ["script", "function"])]
+    kind: String,
 }
 
 /// Build a script into a component
@@ -107,17 +112,21 @@ fn new(command: &New, terminal: &Terminal) -> Result<Exit> {
         return Err(Error::usage(format!("there is no template for {} yet", command.lang))
             .hint("leave --lang out for Rust; any language with a component toolchain can implement wit/"));
     }
+    let kind = if command.kind == "function" { Kind::Function } else { Kind::Script };
     let dir = command.dir.clone().unwrap_or_else(|| PathBuf::from(&command.name));
     let lib = paths::lib_dir();
     let sdk = lib.as_deref().and_then(plugins_build::sdk::locate).ok_or_else(|| {
         Error::new(Code::NotFound, "the SDK for scripts is not installed beside px")
             .hint("build it with: cargo xtask guests\nor set PYXIS_LIB_DIR to where it is")
     })?;
-    let made = plugins_build::template::create(&dir, &command.name, &sdk).map_err(|e| failed(&e))?;
+    let made = plugins_build::template::create_kind(&dir, &command.name, &sdk, kind).map_err(|e| failed(&e))?;
     for file in made {
         terminal.note(&terminal.err.dim(&format!("  {}", file.display())));
     }
-    terminal.note(&format!("try it: {}", terminal.err.accent(&format!("cd {} && px plugin test", dir.display()))));
+    // A function is not run by itself.
+    let verb = if kind == Kind::Function { "build" } else { "test" };
+    let try_it = format!("cd {} && px plugin {verb}", dir.display());
+    terminal.note(&format!("try it: {}", terminal.err.accent(&try_it)));
     Ok(Exit::Ok)
 }
 

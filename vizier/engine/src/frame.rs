@@ -12,6 +12,7 @@ mod failure;
 mod nearest;
 mod ops;
 mod parse;
+mod size;
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
@@ -69,6 +70,7 @@ impl Frames {
         if text.len() > SQL_BYTES_MAX {
             return Err(failure::invalid(format!("the query is longer than {SQL_BYTES_MAX} bytes"), None));
         }
+        size::check(text)?;
         let parsed = DFParserBuilder::new(text)
             .with_dialect(&GenericDialect {})
             .build()

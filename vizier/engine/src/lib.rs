@@ -33,4 +33,5 @@ mod yielding;
 pub use agent::{AgentId, AgentInfo};
 pub use engine::{Engine, EngineConfig};
 pub use exchange::Registry;
+pub use functions::FunctionComponent;
 pub use query::{Query, QueryContext};

@@ -8,6 +8,8 @@ mod errors;
 mod failures;
 #[path = "cluster/frames.rs"]
 mod frames;
+#[path = "cluster/functions.rs"]
+mod functions;
 #[path = "cluster/harness.rs"]
 mod harness;
 #[path = "cluster/history.rs"]
