@@ -11,6 +11,9 @@ use crate::error::Error;
 /// Largest component. Python components, the largest there are, have 18 MiB.
 pub const COMPONENT_BYTES_MAX: usize = 32 << 20;
 
+/// Components and modules in one another. Go's, with its adapter, are three deep; checking takes time by the square of it.
+const NESTING_MAX: usize = 64;
+
 /// Functions of a component and bytes of one function's code. Where there is a compiler process ([`crate::compiler`]) its limits
 /// bound what compiling takes, and these only spare it the work; an embedder without one has these alone. Python has 20,000
 /// functions; the longest, an interpreter's loop, 120 KiB.
@@ -107,6 +110,12 @@ pub fn digest(bytes: &[u8]) -> String {
 /// Checks all that can be checked without compiling. The types of imports and exports are checked when the component is linked.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, Error> {
     is_component(bytes)?;
+    if nested(bytes) > NESTING_MAX {
+        return Err(refuse(
+            format!("the component is not valid: components in components, more than {NESTING_MAX} deep"),
+            "rebuild it with the tools of your language; none nests so deep",
+        ));
+    }
     let mut validator = Validator::new_with_features(FEATURES);
     validator.validate_all(bytes).map_err(|e| {
         refuse(
@@ -230,6 +239,25 @@ struct Found {
     functions: usize,
     function_bytes: usize,
     debug_bytes: usize,
+}
+
+/// How deep components and modules lie in one another, as far as it matters.
+fn nested(bytes: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0usize, 0usize);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload {
+            Ok(Payload::Version { .. }) => depth += 1,
+            Ok(Payload::End(_)) => depth = depth.saturating_sub(1),
+            Ok(_) => {}
+            // What is wrong is told by the validator.
+            Err(_) => break,
+        }
+        deepest = deepest.max(depth);
+        if deepest > NESTING_MAX {
+            break;
+        }
+    }
+    deepest
 }
 
 fn walk(bytes: &[u8]) -> Result<Found, wasmparser::BinaryReaderError> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 /// Runs of one tenant that may wait. One more is refused: whoever asks had better wait elsewhere.
-const WAITING_MAX: usize = 128;
+const WAITING_MAX: usize = 256;
 
 /// The slots.
 #[derive(Debug)]

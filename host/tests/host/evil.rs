@@ -206,9 +206,9 @@ async fn a_trap_is_told_with_files_and_lines_where_there_are_line_tables() {
     let source = include_str!("../guests/evil/src/lib.rs");
     let line = |text: &str| source.lines().position(|l| l.contains(text)).unwrap() + 1;
     for (what, function, place) in [
-        ("nested-panic", "evil::inner", line("list[n]")),
-        ("nested-panic", "evil::outer", line("inner(core::hint")),
-        ("recurse", "evil::recurse", line("black_box(recurse(")),
+        ("nested-panic", "inner", line("list[n]")),
+        ("nested-panic", "outer", line("inner(core::hint")),
+        ("recurse", "recurse", line("black_box(recurse(")),
     ] {
         let mut request = RunRequest::new(Engine::new(), Arc::new(Output::default()));
         request.args = [("attack".into(), what.into())].into();
@@ -219,7 +219,7 @@ async fn a_trap_is_told_with_files_and_lines_where_there_are_line_tables() {
             Err(Error::Trapped(text)) => text,
             other => panic!("{other:?}"),
         };
-        assert!(text.contains(&format!("at {function} (src/lib.rs:{place})")), "{place}: {text}");
+        assert!(text.contains(&format!("at {function} (evil/src/lib.rs:{place})")), "{place}: {text}");
     }
 }
 
