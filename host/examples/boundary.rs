@@ -2,7 +2,7 @@
 //! are right, nearly right and wrong, over memory full of whatever. Each ends by itself, within its budget, and is never our
 //! failure.
 //!
-//! `cargo run -p host --example fuzz_boundary -- --seconds N [--seed S]`
+//! `cargo run -p host --example boundary -- --seconds N [--seed S]`
 
 use std::fmt::Write;
 use std::sync::Arc;
