@@ -37,7 +37,7 @@ pub const HELPER: &str = "helper";
 pub struct Config {
     /// For the parsers.
     pub settings: Settings,
-    /// Name of this agent in `data_loss`; empty takes the host's name.
+    /// Name of this agent in `data_loss` and `agent_stats`; empty takes the host's name.
     pub agent: String,
     /// Connections tracked at most; `None` for [`crate::conns::CONNECTIONS_MAX`].
     pub connections_max: Option<usize>,
@@ -280,8 +280,10 @@ impl Core {
         let lost = self.lost_before + self.lost_in_ring();
         let rows = self.rows_appended();
         let if_reads = |n: u64| Value::Int(if reads { n as i64 } else { 0 });
+        let agent = if self.config.agent.is_empty() { &machine.hostname } else { &self.config.agent };
         self.tables.agent_stats.append(&[
             Value::Time(machine.epoch_ns(sample.time_ns)),
+            Value::Str(agent),
             Value::Str(&sample.component),
             Value::Int(sample.cpu_ns as i64),
             Value::Int(sample.rss_bytes as i64),

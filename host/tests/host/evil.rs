@@ -206,9 +206,9 @@ async fn a_trap_is_told_with_files_and_lines_where_there_are_line_tables() {
     let source = include_str!("../guests/evil/src/lib.rs");
     let line = |text: &str| source.lines().position(|l| l.contains(text)).unwrap() + 1;
     for (what, function, place) in [
-        ("nested-panic", "inner", line("list[n]")),
-        ("nested-panic", "outer", line("inner(core::hint")),
-        ("recurse", "recurse", line("black_box(recurse(")),
+        ("nested-panic", "evil::inner", line("list[n]")),
+        ("nested-panic", "evil::outer", line("inner(core::hint")),
+        ("recurse", "evil::recurse", line("black_box(recurse(")),
     ] {
         let mut request = RunRequest::new(Engine::new(), Arc::new(Output::default()));
         request.args = [("attack".into(), what.into())].into();
@@ -220,6 +220,13 @@ async fn a_trap_is_told_with_files_and_lines_where_there_are_line_tables() {
             other => panic!("{other:?}"),
         };
         assert!(text.contains(&format!("at {function} (evil/src/lib.rs:{place})")), "{place}: {text}");
+        // The SDK's frames are told too, and not where it lay on the machine that built it.
+        assert!(!text.contains(env!("CARGO_MANIFEST_DIR")) && !text.contains("/plugins/sdk-rust"), "{text}");
+    }
+    for (component, what) in [(&debug, "with line tables"), (&plain, "without")] {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_str().unwrap();
+        let leaks = component.windows(root.len()).any(|bytes| bytes == root.as_bytes());
+        assert!(!leaks, "the component {what} has the path of this machine in it");
     }
 }
 
