@@ -18,7 +18,7 @@ use arrow::row::{RowConverter, SortField};
 
 /// How late a row may come and still be shown. Requests that take longer are rare, and are in every later query.
 pub const OVERLAP_NS: i64 = 60 * 1_000_000_000;
-/// Rows remembered per table: 16 MB. A tail that brings more in a minute is read by nobody; what goes beyond is cut and marked.
+/// Rows remembered per table: some 40 MB. A tail that brings more in a minute is read by nobody; what goes beyond is cut and marked.
 const ROWS_MAX: usize = 1 << 20;
 
 /// What two rounds have seen, by table.
