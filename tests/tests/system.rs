@@ -5,6 +5,8 @@
 mod agents;
 #[path = "system/capture.rs"]
 mod capture;
+#[path = "system/demo.rs"]
+mod demo;
 #[path = "system/input.rs"]
 mod input;
 #[path = "system/lifecycle.rs"]
