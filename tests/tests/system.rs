@@ -7,6 +7,8 @@ mod agents;
 mod capture;
 #[path = "system/commands.rs"]
 mod commands;
+#[path = "system/demo.rs"]
+mod demo;
 #[path = "system/input.rs"]
 mod input;
 #[path = "system/interrupt.rs"]

@@ -12,6 +12,7 @@ mod io;
 mod plugins;
 mod registry;
 mod server;
+mod sessions;
 pub(crate) mod wire;
 
 use std::time::Duration;

@@ -1,6 +1,5 @@
 //! The PEM's side: serves fragments on the connection it dialled.
 
-use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +13,7 @@ use arrow_flight::{
 };
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result};
-use datafusion::execution::{SessionState, TaskContext};
+use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
@@ -31,6 +30,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::batches::{Coalescer, Encoder, usage_message};
 use super::io::{Counted, Traffic};
 use super::plugins::AgentPlugins;
+use super::sessions::Sessions;
 use super::wire::{
     AnnouncedTable, Announcement, DESCRIBE, Fragment, PLUGIN, PLUGINS, PluginAnswer, PluginOffer, REFUSE, Usage, decode,
 };
@@ -40,7 +40,6 @@ use crate::codec;
 use crate::error::{Fault, fault_in, to_status};
 use crate::functions::plugin::FragmentFunctions;
 use crate::leaf::grouped::specialise;
-use crate::session;
 use crate::yielding::yielding;
 
 /// What queries may use of a node.
@@ -81,8 +80,6 @@ pub struct Activity {
 
 /// HTTP/2 streams at once. Far above `Limits::fragments`, so that `describe` never waits behind queries that do.
 const STREAMS_MAX: u32 = 1024;
-/// Sets of options for which a decoded session is kept. Vizier sends the same set again and again.
-const SESSIONS_KEPT: usize = 8;
 /// Messages ready to be sent, per query. With the stream's window this bounds what an unread query holds.
 const MESSAGES_READY: usize = 2;
 /// How often a running fragment reports what it has used.
@@ -104,13 +101,12 @@ pub async fn serve<Io>(
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let state = session::agent(limits.memory_bytes).map_err(io::Error::other)?;
+    let sessions = Sessions::new(limits.memory_bytes).map_err(io::Error::other)?;
     let refusal = Arc::new(Mutex::new(None));
     let service = Service {
         store,
         info: Box::new(info),
-        state,
-        sessions: Mutex::default(),
+        sessions,
         permits: Arc::new(Semaphore::new(limits.fragments.max(1))),
         activity: limits.activity,
         plugins,
@@ -196,8 +192,7 @@ impl Drop for FragmentMeter {
 struct Service {
     store: Arc<Store>,
     info: Box<dyn Fn() -> AgentInfo + Send + Sync>,
-    state: SessionState,
-    sessions: Mutex<Vec<(BTreeMap<String, String>, Arc<TaskContext>)>>,
+    sessions: Sessions,
     permits: Arc<Semaphore>,
     activity: Arc<Activity>,
     plugins: Arc<AgentPlugins>,
@@ -208,27 +203,6 @@ type Answer<T> = std::result::Result<Response<T>, Status>;
 type Messages<T> = BoxStream<'static, std::result::Result<T, Status>>;
 
 impl Service {
-    /// The session a plan is decoded against: scalar functions keep its options.
-    fn session(&self, options: &BTreeMap<String, String>) -> Result<Arc<TaskContext>> {
-        let mut sessions = self.sessions.lock().expect("no panic while it is held");
-        if let Some(found) = sessions.iter().position(|(known, _)| known == options) {
-            let entry = sessions.remove(found);
-            let session = entry.1.clone();
-            sessions.push(entry);
-            return Ok(session);
-        }
-        let mut state = self.state.clone();
-        for (key, value) in options {
-            state.config_mut().options_mut().set(key, value)?;
-        }
-        let session = state.task_ctx();
-        if sessions.len() == SESSIONS_KEPT {
-            sessions.remove(0);
-        }
-        sessions.push((options.clone(), session.clone()));
-        Ok(session)
-    }
-
     fn announcement(&self) -> std::result::Result<Announcement, Status> {
         let tables = self
             .store
@@ -258,7 +232,7 @@ impl Service {
         fragment: &Fragment,
         stopped: impl Fn() -> Option<host::error::Error> + Send + Sync + 'static,
     ) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>, Arc<FragmentMeter>)> {
-        let session = self.session(&fragment.options).map_err(cannot_run)?;
+        let session = self.sessions.with(&fragment.options).map_err(cannot_run)?;
         let guests = Arc::new(Meter::new(Budget {
             guest_cpu_ns: fragment.guest_cpu_ns_max,
             memory_bytes: fragment.guest_memory_bytes_max,
