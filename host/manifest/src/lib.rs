@@ -23,10 +23,13 @@
 mod args;
 mod check;
 mod manifest;
+pub mod protocol;
 pub mod section;
 #[cfg(test)]
 mod tests;
 
 pub use args::{Arg, ArgType, Value, parse_duration};
 pub use check::nearest;
-pub use manifest::{Budget, Column, Error, Follow, Format, Kind, Manifest, Output, Sort, View, WORLD, Widget};
+pub use manifest::{
+    Budget, Column, Error, Follow, Format, Kind, Manifest, Output, PROTOCOL_WORLD, Sort, View, WORLD, Widget,
+};

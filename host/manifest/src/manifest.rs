@@ -4,9 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::Arg;
 use crate::check;
+use crate::protocol::Protocol;
 
 /// The world scripts are built for; what `world` is when a manifest leaves it out.
 pub const WORLD: &str = "pyxis:script@0.1.0";
+/// The same of protocols.
+pub const PROTOCOL_WORLD: &str = "pyxis:protocol@0.1.0";
 
 /// Longest manifest accepted, as JSON. The bundled ones take 1-3 KiB.
 pub const MANIFEST_BYTES_MAX: usize = 64 << 10;
@@ -44,7 +47,7 @@ pub struct Manifest {
     #[serde(default)]
     pub kind: Kind,
     /// World it was built for.
-    #[serde(default = "world_default")]
+    #[serde(default)]
     pub world: String,
     /// One sentence for lists.
     pub description: String,
@@ -66,16 +69,15 @@ pub struct Manifest {
     /// How output tables are shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub views: Vec<View>,
+    /// What a protocol plugin looks at, and its table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
     /// What `--follow` does.
     #[serde(default)]
     pub follow: Follow,
     /// Budgets it asks for; each is cut to what the host allows.
     #[serde(default)]
     pub budget: Budget,
-}
-
-fn world_default() -> String {
-    WORLD.into()
 }
 
 /// Kind of plugin.
@@ -85,6 +87,26 @@ pub enum Kind {
     /// Builds frames and shows them.
     #[default]
     Script,
+    /// Parses a wire protocol.
+    Protocol,
+}
+
+impl Kind {
+    /// As plugin.toml has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Script => "script",
+            Self::Protocol => "protocol",
+        }
+    }
+
+    /// The world that plugins of this kind are built for.
+    pub const fn world(self) -> &'static str {
+        match self {
+            Self::Script => WORLD,
+            Self::Protocol => PROTOCOL_WORLD,
+        }
+    }
 }
 
 /// What following a script means.
@@ -248,7 +270,10 @@ impl Manifest {
 
     fn from_value(value: serde_json::Value) -> Result<Self, Error> {
         check::keys(&value)?;
-        let manifest: Self = serde_json::from_value(value).map_err(|e| Error::new(format!("plugin.toml: {e}")))?;
+        let mut manifest: Self = serde_json::from_value(value).map_err(|e| Error::new(format!("plugin.toml: {e}")))?;
+        if manifest.world.is_empty() {
+            manifest.world = manifest.kind.world().into();
+        }
         check::meaning(&manifest)?;
         Ok(manifest)
     }
