@@ -1,6 +1,6 @@
 //! What may become a script: checked on the bytes, before anything is compiled.
 
-use host_manifest::{Manifest, section};
+use host_manifest::{Kind, Manifest, section};
 use sha2::{Digest, Sha256};
 use wasmparser::{
     ComponentExternalKind, ComponentTypeRef, Encoding, Parser, Payload, TypeBounds, Validator, WasmFeatures,
@@ -20,16 +20,41 @@ const FUNCTION_BYTES_MAX: usize = 1 << 20;
 const NAMESPACE: &str = "pyxis:";
 /// Version of the contract. A newer minor one may have what we have not.
 const VERSION: (u64, u64) = (0, 1);
-/// What a component may import; nothing else.
-const INTERFACES: &[&str] = &[
-    "pyxis:common/types",
-    "pyxis:common/log",
-    "pyxis:script/tables",
-    "pyxis:script/batches",
-    "pyxis:script/output",
-    "pyxis:script/params",
-    "pyxis:script/clock",
-];
+/// What the worlds offer and ask for.
+struct World {
+    /// What a component may import; nothing else.
+    interfaces: &'static [&'static str],
+    /// What it must export.
+    export: (&'static str, ComponentExternalKind),
+    /// How an author gets that.
+    exporting: &'static str,
+}
+
+const SCRIPT: World = World {
+    interfaces: &[
+        "pyxis:common/types",
+        "pyxis:common/log",
+        "pyxis:script/tables",
+        "pyxis:script/batches",
+        "pyxis:script/output",
+        "pyxis:script/params",
+        "pyxis:script/clock",
+    ],
+    export: ("run", ComponentExternalKind::Func),
+    exporting: "a Rust script calls `pyxis_sdk::script!(run)`; other languages export `run` of the world pyxis:script/script",
+};
+const PROTOCOL: World = World {
+    interfaces: &["pyxis:common/types", "pyxis:common/log"],
+    export: ("pyxis:protocol/parser", ComponentExternalKind::Instance),
+    exporting: "a Rust protocol calls `pyxis_sdk::protocol!(Type)`; other languages export the interface pyxis:protocol/parser",
+};
+
+fn world(kind: Kind) -> &'static World {
+    match kind {
+        Kind::Script => &SCRIPT,
+        Kind::Protocol => &PROTOCOL,
+    }
+}
 
 /// WebAssembly that guests may use: what the compilers of the languages we support emit by default, and nothing that is young
 /// (GC, exceptions, threads, memory64) or nondeterministic (relaxed SIMD).
@@ -90,27 +115,33 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Error> {
             "large tables belong into data, not code",
         ));
     }
-    if let Some(import) = found.imports.iter().find(|name| !allowed(name)) {
+    // A manifest that cannot be read is told below; imports come first.
+    let kind =
+        found.manifest.as_deref().and_then(|json| Manifest::from_json(json).ok()).map_or(Kind::Script, |m| m.kind);
+    let (world, world_name) = (world(kind), kind.world());
+    if let Some(import) = found.imports.iter().find(|name| !allowed(name, world)) {
         let hint = if import.starts_with("wasi:") {
-            "scripts have no WASI: build for wasm32-unknown-unknown, as `px plugin build` does"
+            "plugins have no WASI: build for wasm32-unknown-unknown, as `px plugin build` does".to_owned()
         } else if import.starts_with(NAMESPACE) {
-            "it was built for another version of the contract; rebuild it with this version's SDK"
+            "it was built for another version of the contract; rebuild it with this version's SDK".to_owned()
         } else {
-            "a script can import the interfaces of pyxis:common and pyxis:script and nothing else"
+            format!("it can import {} and nothing else", world.interfaces.join(", "))
         };
         return Err(refuse(
-            format!("the component imports `{import}`, which the world {} does not have", host_manifest::WORLD),
-            hint,
+            format!("the component imports `{import}`, which the world {world_name} does not have"),
+            &hint,
         ));
     }
-    if !found.exports.iter().any(|(name, kind)| name == "run" && *kind == ComponentExternalKind::Func) {
+    let (name, external) = world.export;
+    if !found.exports.iter().any(|(has, kind)| has.split('@').next() == Some(name) && *kind == external) {
         let has = found.exports.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         return Err(refuse(
             format!(
-                "the component does not export `run`, so it is no script (it exports {})",
+                "the component does not export `{name}`, so it is no {} (it exports {})",
+                kind.name(),
                 if has.is_empty() { "nothing" } else { &has }
             ),
-            "a Rust script calls `pyxis_sdk::script!(run)`; other languages export `run` of the world pyxis:script/script",
+            world.exporting,
         ));
     }
     let manifest = match found.manifest {
@@ -212,12 +243,12 @@ fn walk(bytes: &[u8]) -> Result<Found, wasmparser::BinaryReaderError> {
     Ok(found)
 }
 
-fn allowed(import: &str) -> bool {
+fn allowed(import: &str, world: &World) -> bool {
     let Some((interface, version)) = import.split_once('@') else {
         return false;
     };
     let mut numbers = version.splitn(3, '.').map(|n| n.parse::<u64>().ok());
-    INTERFACES.contains(&interface)
+    world.interfaces.contains(&interface)
         && numbers.next() == Some(Some(VERSION.0))
         && numbers.next() == Some(Some(VERSION.1))
 }

@@ -109,7 +109,7 @@ pub(crate) fn outcome(called: wasmtime::Result<Result<(), types::Error>>, contro
 }
 
 /// Names of the guest's functions, innermost first, one a line.
-fn frames(error: &wasmtime::Error) -> String {
+pub(crate) fn frames(error: &wasmtime::Error) -> String {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
     let mut text = String::new();
     let mut frames = backtrace.frames().iter().filter(|f| !is_panicking(f.func_name()));

@@ -132,7 +132,7 @@ impl Control {
 }
 
 /// Processor time of this thread.
-fn thread_clock_ns() -> u64 {
+pub(crate) fn thread_clock_ns() -> u64 {
     // Linux always has this clock.
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
         .map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)

@@ -16,7 +16,7 @@ use crate::bindings::{self, ScriptPre};
 use crate::convert;
 use crate::engine::{Ticker, engine};
 use crate::error::{Error, Exhausted};
-use crate::manifest::Manifest;
+use crate::manifest::{Kind, Manifest};
 use crate::pool::{Pool, Task};
 use crate::report::{RunReport, outcome};
 use crate::run::{Control, Driver, Offload, RunRequest, call};
@@ -146,6 +146,17 @@ impl Runtime {
             return Ok(script);
         }
         let inspection = admission::inspect(bytes)?;
+        if inspection.manifest.kind != Kind::Script {
+            return Err(Error::Invalid {
+                message: format!(
+                    "`{}` is a {}, not a script",
+                    inspection.manifest.name,
+                    inspection.manifest.kind.name()
+                ),
+                hint: Some("it is not run: what it makes is there for scripts to use".into()),
+                position: None,
+            });
+        }
         let (component, cached) = self.compiled(bytes, &inspection.digest)?;
         let unfit = |e: wasmtime::Error| Error::Invalid {
             message: format!("the component does not fit the world {}: {e:#}", crate::manifest::WORLD),

@@ -9,6 +9,7 @@
 //! The ingest thread alone owns the core; all it shares are the tables and a few counters ([`Shared`]). Nothing it does waits
 //! for another process: what may wait is the sampler's.
 
+mod bundled;
 mod capture;
 mod config;
 mod gap;
@@ -41,10 +42,14 @@ pub use record::{RecordConfig, Recorded, record};
 pub use tls::TlsFiles;
 
 use crate::core::Core;
+use crate::plugins::{Pace, Plugins};
 use crate::{core, recording, sandbox};
 
 /// Threads that answer queries. A query takes one core of the node at most; the second keeps the link alive meanwhile.
 const LINK_THREADS: usize = 2;
+
+/// Tables of plugins that there is a budget for: half as many as there may be plugins.
+const PLUGIN_TABLES_MAX: usize = 8;
 
 /// Why an agent does not start, or ended.
 #[derive(Debug, Error)]
@@ -105,6 +110,7 @@ struct State {
 pub struct Agent {
     id: String,
     store: Arc<Store>,
+    plugins: Plugins,
     shared: Arc<Shared>,
     stop: CancellationToken,
     ingest: Option<JoinHandle<Result<(), Error>>>,
@@ -137,6 +143,7 @@ pub fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) 
 struct Files {
     record: Option<File>,
     replay: Option<(PathBuf, File)>,
+    plugins: Vec<bundled::Bundled>,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
@@ -152,7 +159,8 @@ impl Files {
             _ => None,
         };
         let tls = config.vizier.as_ref().map(|v| tls::client(&v.tls)).transpose()?;
-        Ok(Self { record, replay, tls })
+        let plugins = config.plugins.as_deref().map(bundled::read).unwrap_or_default();
+        Ok(Self { record, replay, plugins, tls })
     }
 }
 
@@ -164,28 +172,45 @@ impl Agent {
     }
 
     fn start_with(config: Config, files: Files) -> Result<Self, Error> {
-        let budget = StoreConfig { budget_bytes: config.store_bytes, ..StoreConfig::default() };
+        let budget =
+            StoreConfig { budget_bytes: config.store_bytes, declared_max: PLUGIN_TABLES_MAX, ..StoreConfig::default() };
         let store = Store::new(budget, catalog::ALL);
         let shared = Arc::new(Shared::new(&config));
         let stop = CancellationToken::new();
+        let pace = match &config.capture {
+            Capture::Replay(replay) if replay.speed == Speed::Full => Pace::Exact,
+            _ => Pace::Live,
+        };
+        let plugins = Plugins::new(store.clone(), pace);
+        for bundled in files.plugins {
+            if let Err(error) = plugins.add(&bundled.component) {
+                plugins.refused(&bundled.name, &error);
+            }
+        }
         let recorder = files.record.map(ingest::Recorder::new).transpose()?;
         let make_core = {
-            let (store, agent, settings) = (store.clone(), config.identity.id.clone(), config.settings.clone());
-            move || {
-                Core::new(
-                    core::Config { agent: agent.clone(), settings: settings.clone(), ..Default::default() },
-                    &store,
-                )
-            }
+            let store = store.clone();
+            let core = core::Config {
+                agent: config.identity.id.clone(),
+                settings: config.settings.clone(),
+                connections_max: None,
+                plugins: Some(plugins.clone()),
+            };
+            move || Core::new(core.clone(), &store)
         };
         let ingest = ingest::Ingest::new(Box::new(make_core), recorder, shared.clone());
         let thread = std::thread::Builder::new().name("pem-ingest".into());
         let (capture, identity, token) = (config.capture, config.identity.clone(), stop.clone());
+        let for_kernel = plugins.clone();
         let ingest = thread
             .spawn(move || {
                 let ingest = match (capture, files.replay) {
-                    (Capture::Helper { socket }, _) => capture::run(ingest, &socket, None, &identity, &token),
+                    (Capture::Helper { socket }, _) => {
+                        capture::run(ingest, &socket, None, Some(for_kernel), &identity, &token)
+                    }
                     (Capture::Replay(replay), Some((path, file))) => {
+                        // Whether they parse is told at the same moment each time.
+                        for_kernel.settle();
                         replay::run(ingest, &replay, file, &token).map_err(|source| Error::Replay { path, source })?
                     }
                     _ => capture::idle(ingest, &identity, &token),
@@ -205,12 +230,17 @@ impl Agent {
             };
             tokio::spawn(link.keep(stop.clone()));
         }
-        Ok(Self { id: config.identity.id, store, shared, stop, ingest: Some(ingest) })
+        Ok(Self { id: config.identity.id, store, plugins, shared, stop, ingest: Some(ingest) })
     }
 
     /// Its tables.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// Its protocol plugins; one may be added while it runs.
+    pub fn plugins(&self) -> &Plugins {
+        &self.plugins
     }
 
     /// What it says of itself.

@@ -24,11 +24,13 @@ use pem::probes::{
     client::Handover,
     helper::{self, HelperConfig},
     load,
-    wire::{ProcessRef, Want},
+    wire::{Beginning, Listening, Port, ProcessRef, Want},
 };
 
 const ROLE: &str = "PYXIS_PROBES_TEST_ROLE";
 const REQUEST: &[u8] = b"GET /x?n=1 HTTP/1.1\r\nHost: a\r\nUser-Agent: probes-test\r\n\r\n";
+const CACHE_REQUEST: &[u8] = b"get some-key\r\n";
+const CACHE_ANSWER: &[u8] = b"VALUE some-key 0 2\r\nhi\r\nEND\r\n";
 const DOWNLOAD_PIECE: usize = 10_000;
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
@@ -185,6 +187,21 @@ fn play_exchange(name: &str, client: &mut TcpStream, server: &mut TcpStream) {
         take(server, 2 * REQUEST.len());
         server.write_all(&[RESPONSE, RESPONSE].concat()).unwrap();
         take(client, 2 * RESPONSE.len());
+        return;
+    }
+    if name == "cache" || name == "cache_in_pieces" {
+        if name == "cache" {
+            client.write_all(CACHE_REQUEST).unwrap();
+            take(server, CACHE_REQUEST.len());
+        } else {
+            // Too few bytes to tell, twice.
+            for piece in [&CACHE_REQUEST[..2], &CACHE_REQUEST[2..3], &CACHE_REQUEST[3..]] {
+                client.write_all(piece).unwrap();
+                take(server, piece.len());
+            }
+        }
+        server.write_all(CACHE_ANSWER).unwrap();
+        take(client, CACHE_ANSWER.len());
         return;
     }
     if name == "not_http" {
@@ -677,6 +694,8 @@ fn every_exchange(capture: Capture) {
         assert_eq!((close.sent_bytes, close.recv_bytes, close.protocol), (sent, received, protocol::UNKNOWN));
     }
 
+    listened_to(lab, traffic);
+
     // Nothing was sent at all: the client's end is told, with its end; a refused connection never was one.
     lab.view(0);
     traffic.run("silent");
@@ -689,6 +708,66 @@ fn every_exchange(capture: Capture) {
     assert_eq!(lab.counters.sum().slots[counter::LOST_RING_FULL], 0);
     assert_eq!(lab.counters.sum().slots[counter::LOST_NO_STATE], 0);
     assert_eq!(lab.counters.sum().slots[counter::LOST_FAULT], 0);
+}
+
+/// What a plugin asks for is copied with its number, told by the first bytes or by the port; what it asks for no longer is not.
+fn listened_to(lab: &mut Lab, traffic: &mut Traffic) {
+    let (number, other) = (protocol::PLUGIN_FIRST + 3, protocol::PLUGIN_FIRST + 1);
+    let text = |text: &[u8], protocol| {
+        let word = text.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        Beginning { word, mask: u64::MAX >> (64 - 8 * text.len()), protocol }
+    };
+    let beginnings = vec![text(b"STORED\r\n", other), text(b"get ", number), text(b"VALUE ", number)];
+    lab.helper.listen(&Listening { beginnings: beginnings.clone(), ports: Vec::new() }).unwrap();
+    for name in ["cache", "cache_in_pieces"] {
+        let view = seen(lab, traffic, "127.0.0.1", name);
+        for (role, sent, received) in
+            [(role::CLIENT, CACHE_REQUEST, CACHE_ANSWER), (role::SERVER, CACHE_ANSWER, CACHE_REQUEST)]
+        {
+            let seen = view.by_role(role);
+            assert_eq!(seen.last_open().protocol, number, "{name}");
+            assert_eq!(seen.sent.payload(), sent, "{name}");
+            assert_eq!(seen.received.payload(), received, "{name}");
+            assert!(seen.sent.gapless() && seen.received.gapless(), "{name}");
+        }
+    }
+    // HTTP is what it was, and the rest is still not copied.
+    assert_exchange(&seen(lab, traffic, "127.0.0.1", "plain"), "plain beside plugins", REQUEST, RESPONSE);
+    let view = seen(lab, traffic, "127.0.0.1", "not_http");
+    assert!(view.by_role(role::CLIENT).sent.parts.is_empty());
+
+    // By the server's port, whatever the bytes.
+    traffic.run("connect 127.0.0.1");
+    lab.read();
+    let port = lab
+        .records
+        .drain(..)
+        .filter(|record| cast::<Header>(record).kind == Kind::ConnOpen as u16)
+        .map(|record| cast::<ConnOpen>(&record))
+        .find(|open| open.process.pid == traffic.pid() && open.role == role::CLIENT)
+        .expect("the client's end is told at once")
+        .remote
+        .port;
+    lab.helper.listen(&Listening { beginnings: Vec::new(), ports: vec![Port { port, protocol: other }] }).unwrap();
+    traffic.run("not_http");
+    let view = lab.view(traffic.pid());
+    for seen in view.conns.values() {
+        let payload = [seen.sent.payload(), seen.received.payload()].concat();
+        assert!(payload.starts_with(b"*1\r\n") || payload.starts_with(b"+PONG"), "{view:#?}");
+        assert!(seen.sent.parts.values().all(|(data, _)| data.protocol == other));
+    }
+    assert_eq!(view.conns.len(), 2);
+    // Wanted no more: the connection keeps its number and is counted only.
+    lab.helper.listen(&Listening::default()).unwrap();
+    traffic.run("not_http");
+    traffic.run("close");
+    let view = lab.view(traffic.pid());
+    assert!(view.conns.values().all(|seen| seen.sent.parts.is_empty() && seen.received.parts.is_empty()), "{view:#?}");
+    let error = lab
+        .helper
+        .listen(&Listening { beginnings: vec![Beginning { word: 0, mask: 0, protocol: number }], ports: Vec::new() })
+        .unwrap_err();
+    assert!(error.to_string().contains("fewer than are needed"), "{error}");
 }
 
 macro_rules! skip_or_lock {

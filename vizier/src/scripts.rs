@@ -169,7 +169,9 @@ impl Scripts {
         for path in paths {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             match self.load_file(&path).await {
-                Ok(script) => {
+                // Plugins of other kinds lie in the same folder; they are other parts' to load.
+                Ok(None) => {}
+                Ok(Some(script)) => {
                     bundled.scripts.insert(script.name().to_owned(), script);
                 }
                 Err(reason) => {
@@ -182,14 +184,18 @@ impl Scripts {
         bundled
     }
 
-    async fn load_file(&self, path: &Path) -> Result<Arc<Loaded>, String> {
+    async fn load_file(&self, path: &Path) -> Result<Option<Arc<Loaded>>, String> {
         let bytes = tokio::fs::metadata(path).await.map_err(|e| e.to_string())?.len();
         if bytes > COMPONENT_BYTES_MAX as u64 {
             return Err(format!("it has {bytes} bytes, at most {COMPONENT_BYTES_MAX} are taken"));
         }
         let component = tokio::fs::read(path).await.map_err(|e| e.to_string())?;
+        let kind = self.runtime.inspect(&component).map(|inspection| inspection.manifest.kind);
+        if kind.is_ok_and(|kind| kind != host_manifest::Kind::Script) {
+            return Ok(None);
+        }
         let digest = digest_of(&component);
-        self.compile(component.into(), digest, true).await.map_err(|e| e.to_string())
+        self.compile(component.into(), digest, true).await.map(Some).map_err(|e| e.to_string())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Loaded>>> {

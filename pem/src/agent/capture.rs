@@ -15,6 +15,7 @@ use super::sampler::{Message, Sampler};
 use crate::core::HELPER;
 use crate::identity::Identity;
 use crate::input::{Input, Loss, ProbeStatus};
+use crate::plugins::Plugins;
 use crate::probes::client::Handover;
 use crate::probes::{Counters, Reader};
 use crate::sources::clock;
@@ -38,11 +39,12 @@ pub fn run(
     mut ingest: Ingest,
     socket: &Path,
     first: Option<Handover>,
+    plugins: Option<Plugins>,
     identity: &Identity,
     stop: &CancellationToken,
 ) -> Ingest {
     let now_ns = begin(&mut ingest, identity);
-    let sampler = Sampler::spawn(Some((socket.to_owned(), first)), identity.asid);
+    let sampler = Sampler::spawn(Some((socket.to_owned(), first)), plugins, identity.asid);
     let ring = Ring { probes: None, lost_seen: Vec::new(), gaps: Gaps::expecting(now_ns) };
     drive(ingest, ring, sampler, stop)
 }
@@ -50,7 +52,7 @@ pub fn run(
 /// Samples `/proc` and nothing else until `stop`.
 pub fn idle(mut ingest: Ingest, identity: &Identity, stop: &CancellationToken) -> Ingest {
     begin(&mut ingest, identity);
-    let sampler = Sampler::spawn(None, identity.asid);
+    let sampler = Sampler::spawn(None, None, identity.asid);
     // That nothing is captured is what was asked for here.
     let ring = Ring { probes: None, lost_seen: Vec::new(), gaps: Gaps::default() };
     drive(ingest, ring, sampler, stop)

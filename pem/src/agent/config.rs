@@ -21,6 +21,8 @@ pub struct Config {
     pub record: Option<PathBuf>,
     /// Whom it serves. None: nobody (tests).
     pub vizier: Option<Vizier>,
+    /// Folder with plugins (`*.wasm`); those of kind protocol are taken at the start.
+    pub plugins: Option<PathBuf>,
     /// Bytes that all tables together may keep.
     pub store_bytes: usize,
     /// For the parsers.
@@ -37,6 +39,7 @@ impl Config {
             capture: Capture::None,
             record: None,
             vizier: None,
+            plugins: None,
             store_bytes: pem_tables::StoreConfig::default().budget_bytes,
             settings: Settings::default(),
             sandbox: None,

@@ -61,7 +61,9 @@ pub fn record(config: &RecordConfig, shutdown: impl Future<Output = ()> + Send +
     let thread = {
         let (socket, identity, stop) = (config.socket.clone(), config.identity.clone(), stop.clone());
         let thread = std::thread::Builder::new().name("pem-ingest".into());
-        thread.spawn(move || capture::run(ingest, &socket, Some(first), &identity, &stop)).map_err(Error::Thread)?
+        thread
+            .spawn(move || capture::run(ingest, &socket, Some(first), None, &identity, &stop))
+            .map_err(Error::Thread)?
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
     runtime.block_on(shutdown);

@@ -10,10 +10,10 @@ use std::{
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{HashMap, Map},
+    maps::{Array, HashMap, Map},
     programs::{Program, ProgramError},
 };
-use ebpf_abi::{Offsets, RING_BYTES, Settings, protocol};
+use ebpf_abi::{Listen, Offsets, RING_BYTES, Settings, protocol};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -338,6 +338,14 @@ impl Probes {
         ignore(map, pids)
     }
 
+    /// Copies payload of these protocols too, and of no others beside those it was loaded with.
+    pub fn listen(&mut self, to: &Listen) -> io::Result<()> {
+        let map = self.ebpf.map_mut("LISTEN").expect("checked when opened");
+        let mut table: Array<_, [u8; size_of::<Listen>()]> = Array::try_from(map).map_err(io::Error::other)?;
+        let bytes: [u8; size_of::<Listen>()] = privileges::bytes_of(to).try_into().expect("an array of its size");
+        table.set(0, bytes, 0).map_err(io::Error::other)
+    }
+
     /// The survey, to be run by whoever has time for it; once.
     pub fn take_survey(&mut self) -> Option<Survey> {
         self.survey.take()
@@ -389,6 +397,9 @@ fn open(object: &[u8], config: &Config, tier: Capture, offsets: &Offsets, btf: &
     }
     if !matches!(ebpf.map("COUNTERS"), Some(Map::Array(_))) {
         return Err(foreign("array COUNTERS"));
+    }
+    if !matches!(ebpf.map("LISTEN"), Some(Map::Array(_))) {
+        return Err(foreign("array LISTEN"));
     }
     let ignored = ebpf.map_mut("IGNORED").ok_or_else(|| foreign("map IGNORED"))?;
     ignore(ignored, &config.ignore_pids).map_err(|error| Error::Maps(chain(&error)))?;

@@ -46,6 +46,10 @@
 //! }
 //! ```
 //!
+//! # Protocols
+//!
+//! A plugin can also be the parser of a wire protocol: see [`protocol`](mod@protocol).
+//!
 //! # What a script cannot do
 //!
 //! There are no files, sockets, environment, randomness or clock but [`clock`]. A panic ends the run and is reported with
@@ -70,6 +74,7 @@ pub mod error;
 pub mod expr;
 pub mod frame;
 pub mod log;
+pub mod protocol;
 #[doc(hidden)]
 pub mod script;
 pub mod services;

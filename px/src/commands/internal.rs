@@ -253,6 +253,7 @@ fn pem(config: Pem) -> Result<(), Fatal> {
         tls: agent::TlsFiles { ca: config.identity.ca, cert: config.identity.cert, key: config.identity.key },
         limits: Default::default(),
     });
+    agent.plugins = config.plugins;
     if let Some(bytes) = config.store_bytes {
         agent.store_bytes = bytes;
     }

@@ -268,7 +268,7 @@ impl System {
             identity: identity(&pki.vizier),
             address_file: folders.address_file(),
             agents_expected: vec![id.clone()],
-            plugins,
+            plugins: plugins.clone(),
             cache: folders.cache(&data)?,
         };
         let replay = match &command.replay {
@@ -287,6 +287,7 @@ impl System {
             identity: identity(&pki.agents[0].1),
             store_bytes: command.pem_memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
             body_bytes: command.body_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            plugins,
         };
         let announce = roles::Announce {
             user,

@@ -114,6 +114,9 @@ pub struct Pem {
     pub identity: Identity,
     pub store_bytes: Option<usize>,
     pub body_bytes: Option<usize>,
+    /// Folder with bundled plugins, for those that are protocols.
+    #[serde(default)]
+    pub plugins: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
