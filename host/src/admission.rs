@@ -11,10 +11,18 @@ use crate::error::Error;
 /// Largest component. Python components, the largest there are, have 18 MiB.
 pub const COMPONENT_BYTES_MAX: usize = 32 << 20;
 
-/// Functions of a component and bytes of one function's code: together with the size they bound what compiling takes until it
-/// moves to a process of its own. Python has 20,000 functions; the longest, an interpreter's loop, 120 KiB.
+/// Components and modules in one another. Go's, with its adapter, are three deep; checking takes time by the square of it.
+const NESTING_MAX: usize = 64;
+
+/// Functions of a component and bytes of one function's code. Where there is a compiler process ([`crate::compiler`]) its limits
+/// bound what compiling takes, and these only spare it the work; an embedder without one has these alone. Python has 20,000
+/// functions; the longest, an interpreter's loop, 120 KiB.
 const FUNCTIONS_MAX: usize = 100_000;
 const FUNCTION_BYTES_MAX: usize = 1 << 20;
+
+/// Debug information of a component. It is read when the guest traps, for each frame anew, in the host; line tables of a Rust
+/// script with its standard library take 1 MiB, and a frame then some milliseconds.
+const DEBUG_BYTES_MAX: usize = 4 << 20;
 
 /// Where our interfaces live.
 const NAMESPACE: &str = "pyxis:";
@@ -24,8 +32,8 @@ const VERSION: (u64, u64) = (0, 1);
 struct World {
     /// What a component may import; nothing else.
     interfaces: &'static [&'static str],
-    /// What it must export.
-    export: (&'static str, ComponentExternalKind),
+    /// What it must export: all of these.
+    exports: &'static [(&'static str, ComponentExternalKind)],
     /// How an author gets that.
     exporting: &'static str,
 }
@@ -40,18 +48,28 @@ const SCRIPT: World = World {
         "pyxis:script/params",
         "pyxis:script/clock",
     ],
-    export: ("run", ComponentExternalKind::Func),
+    exports: &[("run", ComponentExternalKind::Func)],
     exporting: "a Rust script calls `pyxis_sdk::script!(run)`; other languages export `run` of the world pyxis:script/script",
+};
+const FUNCTION: World = World {
+    interfaces: &["pyxis:common/types", "pyxis:common/log", "pyxis:function/arguments"],
+    exports: &[
+        ("pyxis:function/scalars", ComponentExternalKind::Instance),
+        ("pyxis:function/aggregates", ComponentExternalKind::Instance),
+        ("pyxis:function/tables", ComponentExternalKind::Instance),
+    ],
+    exporting: "a Rust plugin calls `pyxis_sdk::functions!{ … }`; other languages export the interfaces of pyxis:function/function",
 };
 const PROTOCOL: World = World {
     interfaces: &["pyxis:common/types", "pyxis:common/log"],
-    export: ("pyxis:protocol/parser", ComponentExternalKind::Instance),
+    exports: &[("pyxis:protocol/parser", ComponentExternalKind::Instance)],
     exporting: "a Rust protocol calls `pyxis_sdk::protocol!(Type)`; other languages export the interface pyxis:protocol/parser",
 };
 
 fn world(kind: Kind) -> &'static World {
     match kind {
         Kind::Script => &SCRIPT,
+        Kind::Function => &FUNCTION,
         Kind::Protocol => &PROTOCOL,
     }
 }
@@ -92,6 +110,12 @@ pub fn digest(bytes: &[u8]) -> String {
 /// Checks all that can be checked without compiling. The types of imports and exports are checked when the component is linked.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, Error> {
     is_component(bytes)?;
+    if nested(bytes) > NESTING_MAX {
+        return Err(refuse(
+            format!("the component is not valid: components in components, more than {NESTING_MAX} deep"),
+            "rebuild it with the tools of your language; none nests so deep",
+        ));
+    }
     let mut validator = Validator::new_with_features(FEATURES);
     validator.validate_all(bytes).map_err(|e| {
         refuse(
@@ -115,6 +139,15 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Error> {
             "large tables belong into data, not code",
         ));
     }
+    if found.debug_bytes > DEBUG_BYTES_MAX {
+        return Err(refuse(
+            format!(
+                "the component has {} bytes of debug information, at most {DEBUG_BYTES_MAX} are allowed",
+                found.debug_bytes
+            ),
+            "build it with line tables only, as `px plugin build --debug` does, or without",
+        ));
+    }
     // A manifest that cannot be read is told below; imports come first.
     let kind =
         found.manifest.as_deref().and_then(|json| Manifest::from_json(json).ok()).map_or(Kind::Script, |m| m.kind);
@@ -132,8 +165,10 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Error> {
             &hint,
         ));
     }
-    let (name, external) = world.export;
-    if !found.exports.iter().any(|(has, kind)| has.split('@').next() == Some(name) && *kind == external) {
+    let has = |(name, external): &(&str, _)| {
+        found.exports.iter().any(|(has, kind)| has.split('@').next() == Some(*name) && kind == external)
+    };
+    if let Some((name, _)) = world.exports.iter().find(|export| !has(export)) {
         let has = found.exports.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         return Err(refuse(
             format!(
@@ -203,6 +238,26 @@ struct Found {
     manifest: Option<Vec<u8>>,
     functions: usize,
     function_bytes: usize,
+    debug_bytes: usize,
+}
+
+/// How deep components and modules lie in one another, as far as it matters.
+fn nested(bytes: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0usize, 0usize);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload {
+            Ok(Payload::Version { .. }) => depth += 1,
+            Ok(Payload::End(_)) => depth = depth.saturating_sub(1),
+            Ok(_) => {}
+            // What is wrong is told by the validator.
+            Err(_) => break,
+        }
+        deepest = deepest.max(depth);
+        if deepest > NESTING_MAX {
+            break;
+        }
+    }
+    deepest
 }
 
 fn walk(bytes: &[u8]) -> Result<Found, wasmparser::BinaryReaderError> {
@@ -232,6 +287,9 @@ fn walk(bytes: &[u8]) -> Result<Found, wasmparser::BinaryReaderError> {
             }
             Payload::CustomSection(custom) if depth == 1 && custom.name() == section::NAME => {
                 found.manifest = Some(custom.data().to_vec());
+            }
+            Payload::CustomSection(custom) if custom.name().starts_with(".debug_") => {
+                found.debug_bytes = found.debug_bytes.saturating_add(custom.data().len());
             }
             Payload::CodeSectionEntry(body) => {
                 found.functions += 1;

@@ -35,6 +35,7 @@ use pem_tables::{Store, StoreConfig, catalog};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use vizier_engine::exchange::AgentPlugins;
 use vizier_engine::{AgentId, AgentInfo};
 
 pub use config::{Capture, Config, Dial, Replay, Speed, Vizier};
@@ -42,14 +43,14 @@ pub use record::{RecordConfig, Recorded, record};
 pub use tls::TlsFiles;
 
 use crate::core::Core;
-use crate::plugins::{Pace, Plugins};
+use crate::plugins::{PLUGINS_MAX, Pace, Plugins};
 use crate::{core, recording, sandbox};
+
+/// Fragments are walked by recursion, as deep as Vizier lets plans be; only what is touched becomes memory.
+const LINK_STACK_BYTES: usize = 16 << 20;
 
 /// Threads that answer queries. A query takes one core of the node at most; the second keeps the link alive meanwhile.
 const LINK_THREADS: usize = 2;
-
-/// Tables of plugins that there is a budget for: half as many as there may be plugins.
-const PLUGIN_TABLES_MAX: usize = 8;
 
 /// Why an agent does not start, or ended.
 #[derive(Debug, Error)]
@@ -110,9 +111,10 @@ struct State {
 pub struct Agent {
     id: String,
     store: Arc<Store>,
-    plugins: Plugins,
     shared: Arc<Shared>,
     stop: CancellationToken,
+    /// The ingest thread ended with an error; [`Agent::stop`] gives it.
+    failed: CancellationToken,
     ingest: Option<JoinHandle<Result<(), Error>>>,
 }
 
@@ -129,14 +131,36 @@ pub fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) 
         .worker_threads(LINK_THREADS)
         .max_blocking_threads(LINK_THREADS)
         .thread_name("pem-link")
+        .thread_stack_size(LINK_STACK_BYTES)
         .enable_all()
         .build()
         .map_err(Error::Thread)?;
     runtime.block_on(async {
         let agent = Agent::start_with(config, files)?;
-        shutdown.await;
+        tokio::select! {
+            () = shutdown => {}
+            // Without its source the agent would go on with half of what was asked for, and nobody would know.
+            () = agent.failed.cancelled() => {}
+        }
         agent.stop().await
     })
+}
+
+/// What Vizier may send. Without WebAssembly here, queries that call functions of plugins name this node as a gap.
+fn plugins() -> AgentPlugins {
+    let runtime = host::Runtime::new(host::Config {
+        // Functions run on the link's threads; the pool's own have nothing to do here.
+        threads: 1,
+        runs_max: 1,
+        ..host::Config::default()
+    });
+    match runtime {
+        Ok(runtime) => AgentPlugins::default().with_functions(runtime),
+        Err(error) => {
+            tracing::warn!(%error, "functions of plugins cannot run here");
+            AgentPlugins::default()
+        }
+    }
 }
 
 /// What needs rights to open.
@@ -159,7 +183,10 @@ impl Files {
             _ => None,
         };
         let tls = config.vizier.as_ref().map(|v| tls::client(&v.tls)).transpose()?;
-        let plugins = config.plugins.as_deref().map(bundled::read).unwrap_or_default();
+        let mut plugins = config.plugins.as_deref().map(bundled::read).unwrap_or_default();
+        for path in &config.protocols {
+            plugins.push(bundled::Bundled::read(path).map_err(|e| open(path, e))?);
+        }
         Ok(Self { record, replay, plugins, tls })
     }
 }
@@ -172,8 +199,9 @@ impl Agent {
     }
 
     fn start_with(config: Config, files: Files) -> Result<Self, Error> {
-        let budget =
-            StoreConfig { budget_bytes: config.store_bytes, declared_max: PLUGIN_TABLES_MAX, ..StoreConfig::default() };
+        // A table for each plugin that was found.
+        let declared_max = files.plugins.len().min(PLUGINS_MAX);
+        let budget = StoreConfig { budget_bytes: config.store_bytes, declared_max, ..StoreConfig::default() };
         let store = Store::new(budget, catalog::ALL);
         let shared = Arc::new(Shared::new(&config));
         let stop = CancellationToken::new();
@@ -181,10 +209,10 @@ impl Agent {
             Capture::Replay(replay) if replay.speed == Speed::Full => Pace::Exact,
             _ => Pace::Live,
         };
-        let plugins = Plugins::new(store.clone(), pace);
+        let protocols = Plugins::new(store.clone(), pace);
         for bundled in files.plugins {
-            if let Err(error) = plugins.add(&bundled.component) {
-                plugins.refused(&bundled.name, &error);
+            if let Err(error) = protocols.add(&bundled.component) {
+                protocols.refused(&bundled.name, &error);
             }
         }
         let recorder = files.record.map(ingest::Recorder::new).transpose()?;
@@ -194,29 +222,38 @@ impl Agent {
                 agent: config.identity.id.clone(),
                 settings: config.settings.clone(),
                 connections_max: None,
-                plugins: Some(plugins.clone()),
+                plugins: Some(protocols.clone()),
             };
             move || Core::new(core.clone(), &store)
         };
         let ingest = ingest::Ingest::new(Box::new(make_core), recorder, shared.clone());
         let thread = std::thread::Builder::new().name("pem-ingest".into());
         let (capture, identity, token) = (config.capture, config.identity.clone(), stop.clone());
-        let for_kernel = plugins.clone();
+        let for_kernel = protocols;
+        let work = move || {
+            let ingest = match (capture, files.replay) {
+                (Capture::Helper { socket }, _) => {
+                    capture::run(ingest, &socket, None, Some(for_kernel), &identity, &token)
+                }
+                (Capture::Replay(replay), Some((path, file))) => {
+                    // Whether they parse is told at the same moment each time.
+                    for_kernel.settle();
+                    replay::run(ingest, &replay, file, &token).map_err(|source| Error::Replay { path, source })?
+                }
+                _ => capture::idle(ingest, &identity, &token),
+            };
+            ingest.finish()?;
+            Ok(())
+        };
+        let failed = CancellationToken::new();
+        let told = failed.clone();
         let ingest = thread
             .spawn(move || {
-                let ingest = match (capture, files.replay) {
-                    (Capture::Helper { socket }, _) => {
-                        capture::run(ingest, &socket, None, Some(for_kernel), &identity, &token)
-                    }
-                    (Capture::Replay(replay), Some((path, file))) => {
-                        // Whether they parse is told at the same moment each time.
-                        for_kernel.settle();
-                        replay::run(ingest, &replay, file, &token).map_err(|source| Error::Replay { path, source })?
-                    }
-                    _ => capture::idle(ingest, &identity, &token),
-                };
-                ingest.finish()?;
-                Ok(())
+                let ended = work();
+                if ended.is_err() {
+                    told.cancel();
+                }
+                ended
             })
             .map_err(Error::Thread)?;
         if let (Some(vizier), Some(tls)) = (config.vizier, files.tls) {
@@ -227,20 +264,16 @@ impl Agent {
                 store: store.clone(),
                 shared: shared.clone(),
                 limits: vizier.limits,
+                plugins: Arc::new(plugins()),
             };
             tokio::spawn(link.keep(stop.clone()));
         }
-        Ok(Self { id: config.identity.id, store, plugins, shared, stop, ingest: Some(ingest) })
+        Ok(Self { id: config.identity.id, store, shared, stop, failed, ingest: Some(ingest) })
     }
 
     /// Its tables.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
-    }
-
-    /// Its protocol plugins; one may be added while it runs.
-    pub fn plugins(&self) -> &Plugins {
-        &self.plugins
     }
 
     /// What it says of itself.

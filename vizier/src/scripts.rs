@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use host::error::Error;
-use host_manifest::{Manifest, nearest};
+use host_manifest::{Kind, Manifest, nearest};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
 use vizier_api::COMPONENT_BYTES_MAX;
 
 use crate::status::Refusal;
 
-/// Components compiled at once: compiling uses all the processor it gets, and runs share it.
-const COMPILING_MAX: usize = 1;
+/// Components compiled at once: one that takes long must not keep the others waiting. The compilers run at low priority.
+const COMPILING_MAX: usize = 2;
 
 /// A compiled script and where it is from.
 pub struct Loaded {
@@ -168,10 +168,11 @@ impl Scripts {
         };
         for path in paths {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if kind_in(&path).is_some_and(|kind| kind != Kind::Script) {
+                continue;
+            }
             match self.load_file(&path).await {
-                // Plugins of other kinds lie in the same folder; they are other parts' to load.
-                Ok(None) => {}
-                Ok(Some(script)) => {
+                Ok(script) => {
                     bundled.scripts.insert(script.name().to_owned(), script);
                 }
                 Err(reason) => {
@@ -184,18 +185,14 @@ impl Scripts {
         bundled
     }
 
-    async fn load_file(&self, path: &Path) -> Result<Option<Arc<Loaded>>, String> {
+    async fn load_file(&self, path: &Path) -> Result<Arc<Loaded>, String> {
         let bytes = tokio::fs::metadata(path).await.map_err(|e| e.to_string())?.len();
         if bytes > COMPONENT_BYTES_MAX as u64 {
             return Err(format!("it has {bytes} bytes, at most {COMPONENT_BYTES_MAX} are taken"));
         }
         let component = tokio::fs::read(path).await.map_err(|e| e.to_string())?;
-        let kind = self.runtime.inspect(&component).map(|inspection| inspection.manifest.kind);
-        if kind.is_ok_and(|kind| kind != host_manifest::Kind::Script) {
-            return Ok(None);
-        }
         let digest = digest_of(&component);
-        self.compile(component.into(), digest, true).await.map(Some).map_err(|e| e.to_string())
+        self.compile(component.into(), digest, true).await.map_err(|e| e.to_string())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Loaded>>> {
@@ -212,7 +209,13 @@ pub fn digest_of(component: &[u8]) -> String {
     text
 }
 
-fn components_in(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+/// Kind of the plugin in the file, if it is one.
+fn kind_in(path: &Path) -> Option<Kind> {
+    let component = std::fs::read(path).ok()?;
+    Some(host::admission::inspect(&component).ok()?.manifest.kind)
+}
+
+pub(crate) fn components_in(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut paths: Vec<_> = std::fs::read_dir(dir)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|e| e == "wasm"))

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::manifest::{Error, Kind, Manifest};
-use crate::protocol;
+use crate::{function, protocol};
 
 /// Most arguments, tables, functions, outputs, views, and columns of a view. The bundled scripts use up to 8; a person
 /// reads no more than a screen of them.
@@ -21,6 +21,7 @@ const MANIFEST: &[&str] = &[
     "functions",
     "outputs",
     "views",
+    "exports",
     "protocol",
     "follow",
     "budget",
@@ -54,6 +55,7 @@ pub(crate) fn keys(manifest: &Value) -> Result<(), Error> {
     each(manifest, "args", |v, path| object(v, path, ARG))?;
     each(manifest, "outputs", |v, path| object(v, path, OUTPUT))?;
     each(manifest, "views", view)?;
+    function::keys(manifest)?;
     manifest.get("protocol").map_or(Ok(()), protocol::keys)?;
     match manifest.get("budget") {
         Some(budget) => object(budget, "budget", BUDGET),
@@ -96,6 +98,14 @@ pub(crate) fn meaning(manifest: &Manifest) -> Result<(), Error> {
     if manifest.world != manifest.kind.world() {
         return Err(Error::new(format!("plugin.toml: world `{}` is not one this build knows", manifest.world))
             .hint(format!("write world = \"{}\" or leave it out", manifest.kind.world())));
+    }
+    match (manifest.kind, manifest.exports.is_empty()) {
+        (Kind::Function, _) => function::meaning(&manifest.exports)?,
+        (_, false) => {
+            return Err(Error::new("plugin.toml: [[exports]] is for plugins of kind function")
+                .hint("write kind = \"function\", or leave the functions out"));
+        }
+        (_, true) => {}
     }
     match (manifest.kind, &manifest.protocol) {
         (Kind::Protocol, Some(protocol)) => protocol::meaning(protocol)?,

@@ -22,6 +22,7 @@
 
 mod args;
 mod check;
+pub mod function;
 mod manifest;
 pub mod protocol;
 pub mod section;
@@ -31,5 +32,6 @@ mod tests;
 pub use args::{Arg, ArgType, Value, parse_duration};
 pub use check::nearest;
 pub use manifest::{
-    Budget, Column, Error, Follow, Format, Kind, Manifest, Output, PROTOCOL_WORLD, Sort, View, WORLD, Widget,
+    Budget, Column, Error, FUNCTION_WORLD, Follow, Format, Kind, Manifest, Output, PROTOCOL_WORLD, Sort, View, WORLD,
+    Widget,
 };

@@ -4,10 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::Arg;
 use crate::check;
+use crate::function::Export;
 use crate::protocol::Protocol;
 
 /// The world scripts are built for; what `world` is when a manifest leaves it out.
 pub const WORLD: &str = "pyxis:script@0.1.0";
+/// The same of functions.
+pub const FUNCTION_WORLD: &str = "pyxis:function@0.1.0";
 /// The same of protocols.
 pub const PROTOCOL_WORLD: &str = "pyxis:protocol@0.1.0";
 
@@ -69,6 +72,9 @@ pub struct Manifest {
     /// How output tables are shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub views: Vec<View>,
+    /// Functions of a function plugin.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exports: Vec<Export>,
     /// What a protocol plugin looks at, and its table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
@@ -87,6 +93,8 @@ pub enum Kind {
     /// Builds frames and shows them.
     #[default]
     Script,
+    /// Functions that scripts and SQL call.
+    Function,
     /// Parses a wire protocol.
     Protocol,
 }
@@ -96,6 +104,7 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Script => "script",
+            Self::Function => "function",
             Self::Protocol => "protocol",
         }
     }
@@ -104,6 +113,7 @@ impl Kind {
     pub const fn world(self) -> &'static str {
         match self {
             Self::Script => WORLD,
+            Self::Function => FUNCTION_WORLD,
             Self::Protocol => PROTOCOL_WORLD,
         }
     }

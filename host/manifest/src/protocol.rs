@@ -186,8 +186,10 @@ pub(crate) fn keys(protocol: &Value) -> Result<(), Error> {
 pub(crate) fn meaning(protocol: &Protocol) -> Result<(), Error> {
     let fault = |message: String| Err(Error::new(format!("plugin.toml: {message}")));
     if protocol.ports.is_empty() && protocol.beginnings.is_empty() {
-        return Err(Error::new("plugin.toml: [protocol] names neither ports nor beginnings, so it would never see a byte")
-            .hint("write ports = [11211], or beginnings = [\"get \"]"));
+        return Err(Error::new(
+            "plugin.toml: [protocol] names neither ports nor beginnings, so it would never see a byte",
+        )
+        .hint("write ports = [11211], or beginnings = [\"get \"]"));
     }
     if protocol.ports.len() > PORTS_MAX {
         return fault(format!("protocol.ports has {} entries, at most {PORTS_MAX} are allowed", protocol.ports.len()));
@@ -207,7 +209,10 @@ pub(crate) fn meaning(protocol: &Protocol) -> Result<(), Error> {
     }
     let table = &protocol.table;
     if !is_identifier(&table.name) {
-        return fault(format!("protocol.table.name `{}` must be 1 to 64 lower case letters, digits or `_`", table.name));
+        return fault(format!(
+            "protocol.table.name `{}` must be 1 to 64 lower case letters, digits or `_`",
+            table.name
+        ));
     }
     if table.description.trim().is_empty() {
         return fault("protocol.table.description is empty; say in one sentence what one row is".into());

@@ -3,6 +3,9 @@
 
 mod admission;
 mod cache;
+mod compiler;
 mod contract;
 mod evil;
+mod protocol;
 mod support;
+mod tenants;

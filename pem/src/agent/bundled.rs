@@ -17,6 +17,19 @@ pub struct Bundled {
     pub component: Vec<u8>,
 }
 
+impl Bundled {
+    /// What is in the file, whatever it is.
+    pub fn read(path: &Path) -> std::io::Result<Self> {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let bytes = std::fs::metadata(path)?.len();
+        if bytes > COMPONENT_BYTES_MAX {
+            let why = format!("it has {bytes} bytes, at most {COMPONENT_BYTES_MAX} are taken");
+            return Err(std::io::Error::other(why));
+        }
+        Ok(Self { name, component: std::fs::read(path)? })
+    }
+}
+
 /// The protocol plugins in a folder, by name. What cannot be read, or is none, is left to those who tell of it.
 pub fn read(folder: &Path) -> Vec<Bundled> {
     let entries = match std::fs::read_dir(folder) {
@@ -29,16 +42,9 @@ pub fn read(folder: &Path) -> Vec<Bundled> {
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).take(FILES_MAX).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "wasm"));
     paths.sort();
-    let mut found = Vec::new();
-    for path in paths {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if std::fs::metadata(&path).is_ok_and(|meta| meta.len() > COMPONENT_BYTES_MAX) {
-            continue;
-        }
-        let Ok(component) = std::fs::read(&path) else { continue };
-        if admission::inspect(&component).is_ok_and(|inspection| inspection.manifest.kind == Kind::Protocol) {
-            found.push(Bundled { name, component });
-        }
-    }
+    let mut found: Vec<Bundled> = paths.iter().filter_map(|path| Bundled::read(path).ok()).collect();
+    found.retain(|bundled| {
+        admission::inspect(&bundled.component).is_ok_and(|inspection| inspection.manifest.kind == Kind::Protocol)
+    });
     found
 }

@@ -23,6 +23,8 @@ pub struct Config {
     pub vizier: Option<Vizier>,
     /// Folder with plugins (`*.wasm`); those of kind protocol are taken at the start.
     pub plugins: Option<PathBuf>,
+    /// Protocol plugins beside them. One of the same name takes the place of one there.
+    pub protocols: Vec<PathBuf>,
     /// Bytes that all tables together may keep.
     pub store_bytes: usize,
     /// For the parsers.
@@ -40,6 +42,7 @@ impl Config {
             record: None,
             vizier: None,
             plugins: None,
+            protocols: Vec::new(),
             store_bytes: pem_tables::StoreConfig::default().budget_bytes,
             settings: Settings::default(),
             sandbox: None,

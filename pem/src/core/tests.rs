@@ -1,6 +1,7 @@
 //! The core as a whole: records in, tables out.
 
 mod gaps;
+mod plugins;
 mod world;
 
 use std::sync::Arc;

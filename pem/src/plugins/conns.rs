@@ -14,6 +14,8 @@ use crate::protocols::Direction;
 
 /// Bytes of a connection that are kept while the plugin cannot tell yet. No protocol that we know of needs more than a line.
 const UNDECIDED_BYTES_MAX: usize = 1024;
+/// Calls that they may come in: each costs a look at all of them.
+const UNDECIDED_CALLS_MAX: usize = 32;
 /// Calls of a connection that was met in its middle at whose beginnings the plugin is asked: a long value may be under way.
 const ASKED_MAX: u32 = 16;
 
@@ -29,10 +31,8 @@ pub(super) struct Conn {
 enum State {
     /// Not known yet; what came so far.
     Asking(Vec<(Direction, i64, Vec<u8>)>),
-    /// It speaks the protocol; requests go in this direction.
+    /// It speaks the protocol; requests go in this direction. One that does not is forgotten.
     Speaks(Direction),
-    /// It does not.
-    Other,
 }
 
 /// All of them.
@@ -52,10 +52,6 @@ impl Conn {
         }
     }
 
-    fn other(&mut self) {
-        self.state = State::Other;
-        self.deaf.store(true, Ordering::Relaxed);
-    }
 }
 
 impl Conns {
@@ -89,25 +85,26 @@ impl Conns {
                 to.push(event(number, time, Happening::Data((toward(*requests, direction), bytes.to_vec()))));
                 return Ok(());
             }
-            State::Other => return Ok(()),
             State::Asking(held) => held,
         };
         held.push((direction, time, bytes.to_vec()));
+        let full = held.len() >= UNDECIDED_CALLS_MAX
+            || held.iter().map(|(_, _, bytes)| bytes.len()).sum::<usize>() >= UNDECIDED_BYTES_MAX;
         let one_way: Vec<u8> =
             held.iter().filter(|(way, ..)| *way == direction).flat_map(|(_, _, bytes)| bytes).copied().collect();
         let requests = match infer(&one_way)? {
             Verdict::Request => direction,
             Verdict::Response => direction.other(),
-            Verdict::Undecided if held.iter().map(|(_, _, bytes)| bytes.len()).sum::<usize>() < UNDECIDED_BYTES_MAX => {
-                return Ok(());
-            }
+            Verdict::Undecided if !full => return Ok(()),
             Verdict::Undecided | Verdict::Other => {
                 conn.asked += 1;
                 if conn.facts.existing && conn.asked < ASKED_MAX {
                     // The middle of something; the next call may begin with a message.
                     held.clear();
                 } else {
-                    conn.other();
+                    // The end of its connection is told nobody any more.
+                    conn.deaf.store(true, Ordering::Relaxed);
+                    self.conns.remove(&number);
                 }
                 return Ok(());
             }
@@ -132,7 +129,6 @@ impl Conns {
                 held.clear();
                 conn.facts.existing = true;
             }
-            State::Other => {}
         }
     }
 
@@ -187,7 +183,7 @@ mod tests {
         for (direction, bytes) in pieces {
             conns.data(1, 0, *direction, bytes, &mut events, told).unwrap();
         }
-        let role = conns.get(1).unwrap().role();
+        let role = conns.get(1).map_or(role::UNKNOWN, Conn::role);
         let events = events.iter().map(|event| match &event.what {
             Happening::Data((direction, bytes)) => format!("{direction:?} {}", String::from_utf8_lossy(bytes)),
             other => format!("{other:?}"),
@@ -210,7 +206,7 @@ mod tests {
     #[test]
     fn other_protocols_are_given_up_at_once_and_middles_after_some_calls() {
         let recv = |n: usize| vec![(Direction::Recv, b"zzz".as_slice()); n];
-        assert_eq!(play(false, role::SERVER, &recv(1)), (vec![], role::SERVER, true));
+        assert_eq!(play(false, role::SERVER, &recv(1)), (vec![], role::UNKNOWN, true), "nothing of it is kept");
         assert!(!play(true, role::SERVER, &recv(ASKED_MAX as usize - 1)).2);
         assert!(play(true, role::SERVER, &recv(ASKED_MAX as usize)).2);
         let mut pieces = recv(3);
@@ -223,5 +219,21 @@ mod tests {
         let pieces: [(Direction, &[u8]); 2] = [(Direction::Send, b"?"), (Direction::Recv, b"answer")];
         let (events, ..) = play(false, role::CLIENT, &pieces);
         assert_eq!(events, ["Happening::Opened", "Direction::Request ?", "Direction::Response answer"]);
+    }
+
+    #[test]
+    fn what_is_never_told_is_let_go() {
+        let never = |_: &[u8]| Ok::<_, ()>(Verdict::Undecided);
+        for bytes in [vec![b'?'; UNDECIDED_BYTES_MAX / 2], vec![b'?']] {
+            let (mut conns, mut events) = (Conns::default(), Vec::new());
+            let deaf = Arc::new(AtomicBool::new(false));
+            conns.open(1, Facts::default(), deaf.clone());
+            let calls = (0..100).take_while(|_| {
+                conns.data(1, 0, Direction::Send, &bytes, &mut events, never).unwrap();
+                !deaf.load(Ordering::Relaxed)
+            });
+            assert_eq!(calls.count() + 1, if bytes.len() > 1 { 2 } else { UNDECIDED_CALLS_MAX });
+            assert!(conns.get(1).is_none() && events.is_empty());
+        }
     }
 }

@@ -77,6 +77,8 @@ struct Filling {
     /// Connections opened in an earlier epoch must be opened anew.
     epoch: u64,
     next: u32,
+    /// A batch went between two ticks; its rows wait for the next.
+    unseen: bool,
     dropped: (u64, u64),
 }
 
@@ -98,7 +100,13 @@ impl Tap {
             table,
             pace,
             off: AtomicBool::new(false),
-            filling: Mutex::new(Filling { batch: Batch::default(), epoch: 0, next: 0, dropped: (0, 0) }),
+            filling: Mutex::new(Filling {
+                batch: Batch::default(),
+                epoch: 0,
+                next: 0,
+                unseen: false,
+                dropped: (0, 0),
+            }),
             queue: Mutex::new(Some(sender)),
             started: (Mutex::new(false), Condvar::new()),
             thread: Mutex::new(None),
@@ -208,9 +216,11 @@ impl Tap {
 
     /// Hands over what came together.
     fn send(&self, filling: &mut Filling, tick_ns: Option<i64>) {
-        if filling.batch.items.is_empty() && !filling.batch.restart {
+        let due = tick_ns.is_some() && filling.unseen;
+        if filling.batch.items.is_empty() && !filling.batch.restart && !due {
             return;
         }
+        filling.unseen = tick_ns.is_none();
         let mut batch = std::mem::take(&mut filling.batch);
         batch.tick_ns = tick_ns;
         if self.off() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SyncSender};
 
 use host::protocol::{Event, Fault, Instance, Limits, Messages, Protocols};
 use nix::time::{ClockId, clock_gettime};
@@ -27,6 +27,8 @@ pub(super) struct Worker {
     parts: Parts,
     conns: Conns,
     flood: Flood,
+    /// Who waits for the batch at hand. Last: when it is dropped all else is done.
+    done: Option<SyncSender<()>>,
 }
 
 /// Why the plugin is switched off.
@@ -49,7 +51,7 @@ impl From<Fault> for Off {
 
 impl Worker {
     pub fn new(parts: Parts) -> Self {
-        Self { parts, conns: Conns::default(), flood: Flood::default() }
+        Self { parts, conns: Conns::default(), flood: Flood::default(), done: None }
     }
 
     /// Until the queue is closed, or the plugin did something that ends it.
@@ -63,7 +65,7 @@ impl Worker {
             Err(off) => Err(off),
         };
         let tap = self.parts.tap.clone();
-        tap.switch_off();
+        // Told before it is off, so that who sees the one sees the other.
         if let Err(Off { code, why }) = ended {
             tracing::warn!(plugin = tap.name(), %why, "a protocol plugin is switched off");
             self.parts.outbox.status(Status {
@@ -73,8 +75,9 @@ impl Worker {
                 info: self.info(),
             });
         }
+        tap.switch_off();
         tap.set_started();
-        // Dropped last: whoever waits for a batch in the queue sees that nobody answers.
+        // Whoever waits for a batch sees that nobody answers, and all that there was to tell.
         drop(self);
     }
 
@@ -103,18 +106,18 @@ impl Worker {
 
     fn serve(&mut self, mut instance: Instance) -> Result<(), Off> {
         let mut share = Share::new();
-        while let Ok(batch) = self.parts.queue.recv() {
+        while let Ok(mut batch) = self.parts.queue.recv() {
             if self.parts.tap.off() {
                 return Ok(());
             }
             let began = cpu_ns();
-            let (done, tick_ns) = (batch.done.clone(), batch.tick_ns);
+            self.done = batch.done.take();
             self.take(&mut instance, &batch)?;
-            if let Some(now_ns) = tick_ns {
+            if let Some(now_ns) = batch.tick_ns {
                 self.parts.rows.publish(now_ns);
             }
             drop(batch);
-            if let Some(done) = done {
+            if let Some(done) = self.done.take() {
                 // Whoever waited may have gone.
                 let _ = done.send(());
             }

@@ -6,9 +6,10 @@ use wit_parser::{Resolve, WorldId};
 use crate::error::Error;
 
 /// The contract, as the guest's bindings have it too: each package after those it uses.
-const WIT: [(&str, &str); 3] = [
+const WIT: [(&str, &str); 4] = [
     ("common.wit", include_str!("../../../wit/common/common.wit")),
     ("script.wit", include_str!("../../../wit/script/script.wit")),
+    ("function.wit", include_str!("../../../wit/function/function.wit")),
     ("protocol.wit", include_str!("../../../wit/protocol/protocol.wit")),
 ];
 
@@ -30,6 +31,7 @@ pub fn componentize(module: &[u8], manifest: &Manifest) -> Result<Vec<u8>, Error
         if why.contains("missing export") {
             let call = match kind {
                 Kind::Script => "pyxis_sdk::script!(run) with the function to run",
+                Kind::Function => "pyxis_sdk::functions! { … } with the functions that plugin.toml exports",
                 Kind::Protocol => "pyxis_sdk::protocol!(Type) with the type that parses a connection",
             };
             return Error::World(format!("the crate has no {name}: call {call}"));
@@ -46,6 +48,16 @@ fn contract(kind: Kind) -> Result<(Resolve, WorldId), Error> {
     for (name, text) in WIT {
         packages.push(resolve.push_str(name, text).map_err(|e| broken(&e))?);
     }
+    if kind != Kind::Script {
+        // The SDK describes the script world in every crate, so these names of types are there; they give nothing.
+        let text = format!(
+            "package pyxis:guest;\nworld guest {{ include {}@0.1.0; use pyxis:common/types@0.1.0.{{error, scalar}}; }}",
+            world_of(kind)
+        );
+        let guest = resolve.push_str("guest.wit", &text).map_err(|e| broken(&e))?;
+        let world = resolve.select_world(&[guest], Some("guest")).map_err(|e| broken(&e))?;
+        return Ok((resolve, world));
+    }
     let world = resolve.select_world(&packages[1..], Some(world_of(kind))).map_err(|e| broken(&e))?;
     Ok((resolve, world))
 }
@@ -54,6 +66,7 @@ fn contract(kind: Kind) -> Result<(Resolve, WorldId), Error> {
 const fn world_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Script => "pyxis:script/script",
+        Kind::Function => "pyxis:function/function",
         Kind::Protocol => "pyxis:protocol/protocol",
     }
 }

@@ -50,6 +50,10 @@
 //!
 //! A plugin can also be the parser of a wire protocol: see [`protocol`](mod@protocol).
 //!
+//! # Functions
+//!
+//! A plugin can also bring functions for SQL: see [`function`](mod@function).
+//!
 //! # What a script cannot do
 //!
 //! There are no files, sockets, environment, randomness or clock but [`clock`]. A panic ends the run and is reported with
@@ -73,6 +77,7 @@ pub mod columns;
 pub mod error;
 pub mod expr;
 pub mod frame;
+pub mod function;
 pub mod log;
 pub mod protocol;
 #[doc(hidden)]

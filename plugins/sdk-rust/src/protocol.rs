@@ -195,6 +195,13 @@ impl<P: Parser> Connections<P> {
     }
 }
 
+/// A panic says what it was before it ends the plugin.
+#[doc(hidden)]
+pub fn report_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(crate::script::report_panics);
+}
+
 /// Makes a type the protocol: a [`Parser`](crate::protocol::Parser).
 #[macro_export]
 macro_rules! protocol {
@@ -208,13 +215,14 @@ macro_rules! protocol {
         }
         impl $crate::protocol::bindings::exports::pyxis::protocol::parser::Guest for PyxisProtocol {
             fn infer(bytes: ::std::vec::Vec<u8>) -> $crate::protocol::Verdict {
-                $crate::script::report_panics();
+                $crate::protocol::report_panics();
                 <$parser as $crate::protocol::Parser>::infer(&bytes)
             }
 
             fn parse(
                 events: ::std::vec::Vec<$crate::protocol::Event>,
             ) -> ::core::result::Result<$crate::protocol::Messages, $crate::Error> {
+                $crate::protocol::report_panics();
                 Ok(PYXIS_CONNECTIONS.with_borrow_mut(|connections| connections.parse(events)))
             }
         }

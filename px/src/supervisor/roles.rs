@@ -117,6 +117,9 @@ pub struct Pem {
     /// Folder with bundled plugins, for those that are protocols.
     #[serde(default)]
     pub plugins: Option<PathBuf>,
+    /// Protocol plugins beside them.
+    #[serde(default)]
+    pub protocols: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -163,6 +166,9 @@ pub struct Ready {
 pub struct Fatal {
     pub message: String,
     pub hint: Option<String>,
+    /// Started again, it would fail again.
+    #[serde(default)]
+    pub hopeless: bool,
 }
 
 /// What a recording holds.

@@ -48,13 +48,13 @@ impl World {
     }
 
     pub fn with(config: Config) -> Self {
+        Self::over(store(), config)
+    }
+
+    pub fn over(store: Arc<Store>, config: Config) -> Self {
         let mut world = Self::silent();
-        world.core = {
-            let store = store();
-            let core = Core::new(config, &store);
-            world.store = store;
-            core
-        };
+        world.core = Core::new(config, &store);
+        world.store = store;
         world.core.apply(Input::Clock(Self::clock()));
         world.tick();
         world
