@@ -178,7 +178,9 @@ impl Instance {
     }
 
     fn call<R>(&mut self, call: impl FnOnce(&Protocol, &mut Store<State>) -> wasmtime::Result<R>) -> Result<R, Fault> {
-        self.store.data_mut().call_began_ns = thread_clock_ns();
+        let state = self.store.data_mut();
+        state.call_began_ns = thread_clock_ns();
+        (state.last_error, state.memory.refused) = (None, false);
         self.store.set_epoch_deadline(1);
         let running = self.shared.ticker.start();
         let called = call(&self.exports, &mut self.store);
@@ -195,13 +197,13 @@ fn fault(error: &wasmtime::Error, state: &State, limits: &Limits) -> Fault {
         };
     }
     let trap = error.downcast_ref::<Trap>().copied();
-    // Its allocator gives up by trapping.
-    if state.memory.refused && trap == Some(Trap::UnreachableCodeReached) {
-        return Fault::Memory(limits.memory_bytes);
-    }
     let told = format!("{error:#}");
     if trap.is_none() && told.contains("fuel") {
         return Fault::Flooded(format!("more than {} MiB came of one call", limits.call_bytes_max >> 20));
+    }
+    // Its allocator gives up by trapping, without a word; one whose first memory is too large does not even begin.
+    if state.memory.refused && state.last_error.is_none() && matches!(trap, None | Some(Trap::UnreachableCodeReached)) {
+        return Fault::Memory(limits.memory_bytes);
     }
     let said = state.last_error.clone().unwrap_or_else(|| trap.map_or(told, |trap| trap.to_string()));
     Fault::Trapped(format!("{said}{}", report::frames(error)))

@@ -227,7 +227,7 @@ mod tests {
         for bytes in [vec![b'?'; UNDECIDED_BYTES_MAX / 2], vec![b'?']] {
             let (mut conns, mut events) = (Conns::default(), Vec::new());
             let deaf = Arc::new(AtomicBool::new(false));
-            conns.open(1, Facts::default(), deaf.clone());
+            conns.open(1, Facts { existing: false, ..Facts::default() }, deaf.clone());
             let calls = (0..100).take_while(|_| {
                 conns.data(1, 0, Direction::Send, &bytes, &mut events, never).unwrap();
                 !deaf.load(Ordering::Relaxed)

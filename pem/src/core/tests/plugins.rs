@@ -88,6 +88,7 @@ fn told(store: &Store, plugin: &str) -> Vec<(i64, String)> {
 }
 
 fn cache_traffic(world: &mut World) {
+    world.protocol = ebpf_abi::protocol::PLUGIN_FIRST;
     let conn = world.client(1, [10, 0, 0, 9], 11_211);
     world.send(conn, b"set k 0 0 2\r\nhi\r\n");
     world.recv(conn, b"STORED\r\n");
@@ -100,6 +101,7 @@ fn cache_traffic(world: &mut World) {
     world.recv(conn, b"get none\r\n");
     world.send(conn, b"END\r\n");
     world.close(conn);
+    world.protocol = ebpf_abi::protocol::UNKNOWN;
 }
 
 #[test]
@@ -143,6 +145,7 @@ fn the_same_records_give_the_same_rows() {
 #[test]
 fn a_hole_is_told_to_the_plugin_and_counted_for_its_table() {
     let mut world = exact(&[component("memcached")]);
+    world.protocol = ebpf_abi::protocol::PLUGIN_FIRST;
     let conn = world.client(1, [10, 0, 0, 9], 11_211);
     for n in 0..5 {
         let request = world.next_data(conn, true, format!("get key{n}\r\n").as_bytes());
