@@ -39,7 +39,8 @@ fn rows_come_with_connections_times_and_columns() {
     assert!(matches!(instance.infer(b"rog"), Ok(Verdict::Undecided)));
     assert!(matches!(instance.infer(b"ok"), Ok(Verdict::Response)));
     assert!(matches!(instance.infer(b"zz"), Ok(Verdict::Other)));
-    let first = [event(1, Happening::Opened), event(2, Happening::Opened), said(2, "rogue one\nrogue t"), said(1, "three\n")];
+    let first =
+        [event(1, Happening::Opened), event(2, Happening::Opened), said(2, "rogue one\nrogue t"), said(1, "three\n")];
     let messages = instance.parse(&first).unwrap();
     assert_eq!((messages.connections, messages.times, messages.skipped), (vec![2, 1], vec![1_000; 2], 0));
     let lines: Vec<_> = messages.columns[0].as_string::<i32>().iter().flatten().collect();

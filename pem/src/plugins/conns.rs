@@ -51,7 +51,6 @@ impl Conn {
             _ => role::UNKNOWN,
         }
     }
-
 }
 
 impl Conns {

@@ -14,7 +14,7 @@ use super::{Pace, Plugins, Status};
 use crate::conns::Facts;
 use crate::core::loss::Entry;
 use crate::probes::wire::{Beginning, Port};
-use crate::protocols::{Context, Direction, Parser};
+use crate::protocols::{Context, Direction, End, Parser};
 
 /// What a plugin listens to, in the kernel's form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,13 +100,7 @@ impl Tap {
             table,
             pace,
             off: AtomicBool::new(false),
-            filling: Mutex::new(Filling {
-                batch: Batch::default(),
-                epoch: 0,
-                next: 0,
-                unseen: false,
-                dropped: (0, 0),
-            }),
+            filling: Mutex::new(Filling { batch: Batch::default(), epoch: 0, next: 0, unseen: false, dropped: (0, 0) }),
             queue: Mutex::new(Some(sender)),
             started: (Mutex::new(false), Condvar::new()),
             thread: Mutex::new(None),
@@ -306,7 +300,7 @@ impl Parser for Relay {
         false
     }
 
-    fn close(&mut self, cx: &mut Context<'_>, time_ns: u64) {
+    fn close(&mut self, cx: &mut Context<'_>, time_ns: u64, _: End) {
         if self.opened.is_some() {
             self.push(cx, time_ns, What::Closed, &[]);
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, Instant};
 
 use host::protocol::{Event, Fault, Instance, Limits, Messages, Protocols};
 use nix::time::{ClockId, clock_gettime};
@@ -12,6 +13,9 @@ use super::guard::{Flood, Share};
 use super::queue::{Batch, What};
 use super::table::{Known, Rows};
 use super::{Outbox, Pace, Status, Tap, code};
+
+/// How long a plugin that rests may keep an agent that ends waiting.
+const REST: Duration = Duration::from_millis(20);
 
 /// What a worker is made of.
 pub(super) struct Parts {
@@ -122,10 +126,22 @@ impl Worker {
                 let _ = done.send(());
             }
             if self.parts.pace == Pace::Live {
-                std::thread::sleep(share.pause(cpu_ns().saturating_sub(began)));
+                self.rest(share.pause(cpu_ns().saturating_sub(began)));
             }
         }
         Ok(())
+    }
+
+    /// Sleeps, unless it is to end.
+    fn rest(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        while !self.parts.tap.off() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(REST));
+        }
     }
 
     fn take(&mut self, instance: &mut Instance, batch: &Batch) -> Result<(), Off> {

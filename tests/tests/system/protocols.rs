@@ -231,10 +231,9 @@ fn a_plugin_that_panics_ends_alone() -> Result {
     pyxis.eventually("SELECT line FROM rogue_events", |rows| rows.iter().any(|row| row["line"] == "hello"))?;
     all_is_well(1)?;
     say("panic")?;
-    pyxis.eventually(
-        "SELECT error FROM probe_status WHERE tracepoint = 'rogue' AND status <> 0",
-        |rows| !rows.is_empty(),
-    )?;
+    pyxis.eventually("SELECT error FROM probe_status WHERE tracepoint = 'rogue' AND status <> 0", |rows| {
+        !rows.is_empty()
+    })?;
     let told = plugin_status(&pyxis, "rogue")?;
     ensure!(told.len() == 2 && told[0].0 == 0 && told[1].1.contains("as I was told"), "{told:?}");
     say("anybody there?")?;

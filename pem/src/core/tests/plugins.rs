@@ -158,7 +158,10 @@ fn a_hole_is_told_to_the_plugin_and_counted_for_its_table() {
     }
     let store = world.finish();
     let keys = texts(&store, "memcached_events", "key");
-    assert!(keys.contains(&"key0".into()) && keys.contains(&"key4".into()) && !keys.contains(&"key2".into()), "{keys:?}");
+    assert!(
+        keys.contains(&"key0".into()) && keys.contains(&"key4".into()) && !keys.contains(&"key2".into()),
+        "{keys:?}"
+    );
     let (tables, reasons) = (texts(&store, "data_loss", "table_name"), texts(&store, "data_loss", "reason"));
     assert!(tables.iter().all(|table| table == "memcached_events"), "{}", dump(&store, "data_loss"));
     assert!(reasons.contains(&"plugin_skipped".to_owned()), "{reasons:?}");
@@ -234,7 +237,8 @@ fn a_plugin_that_is_slow_loses_its_own_bytes_and_holds_up_nobody() {
     world.send(http, RESPONSE);
     world.seconds(2);
     assert_eq!(texts(&world.store, "http_events", "req_path"), ["/meanwhile"]);
-    let (tables, reasons) = (texts(&world.store, "data_loss", "table_name"), texts(&world.store, "data_loss", "reason"));
+    let (tables, reasons) =
+        (texts(&world.store, "data_loss", "table_name"), texts(&world.store, "data_loss", "reason"));
     assert!(tables.iter().all(|table| table == "rogue_slow_events"), "{tables:?}");
     assert!(reasons.contains(&"plugin_queue_full".to_owned()), "{reasons:?}");
     let lost: i64 = ints(&world.store, "data_loss", "bytes").iter().sum();
@@ -280,7 +284,8 @@ fn rows_of_a_batch_that_went_between_ticks_are_seen_with_the_next() {
 
 #[test]
 fn a_plugin_takes_the_place_of_its_namesake_and_no_other() {
-    let (mut world, plugins) = world(Pace::Exact, Limits::default(), &[rogue("rogue_one", 9001), rogue("rogue_two", 9002)]);
+    let (mut world, plugins) =
+        world(Pace::Exact, Limits::default(), &[rogue("rogue_one", 9001), rogue("rogue_two", 9002)]);
     assert_eq!(plugins.add(&rogue("rogue_one", 9003)).unwrap(), "rogue_one");
     plugins.settle();
     let ports: Vec<u16> = plugins.listening().ports.iter().map(|port| port.port).collect();
