@@ -62,10 +62,10 @@ fn obey(line: &str, time: i64, rows: &mut Rows<Said>) {
         }
         // More rows than one call may give.
         "rows" => (0..100_000).for_each(|_| rows.push(time, say("x"))),
-        // More bytes than one call may give.
+        // More bytes than one call may give, in as many rows as it may, and within its memory.
         "bytes" => {
-            let long = "x".repeat(1 << 20);
-            (0..20).for_each(|_| rows.push(time, say(&long)));
+            let long = "x".repeat(265);
+            (0..60_000).for_each(|_| rows.push(time, say(&long)));
         }
         // As many as may be, each time.
         "stream" => (0..60_000).for_each(|_| rows.push(time, say("x"))),
