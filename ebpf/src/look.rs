@@ -8,6 +8,7 @@ use crate::{
     conn::{Conn, flags},
     http::{self, LOOK_BYTES, Look},
     kernel::opaque,
+    listen::{self, Heard},
     payload::{Walk, scratch},
 };
 
@@ -23,7 +24,7 @@ const LOOKS_EVERY: u16 = 64;
 /// `conn.held`, belong before it and were not written yet.
 #[cold]
 #[inline(never)]
-pub fn infer<const DIRECTION: u8>(conn: &mut Conn, source: &Source, total: u32) -> u32 {
+pub fn infer<const DIRECTION: u8>(conn: &mut Conn, sk: *const u8, source: &Source, total: u32) -> u32 {
     let earlier = if conn.held_direction == DIRECTION { conn.held_count as u32 } else { 0 };
     conn.held_count = 0;
     let looks = conn.looks;
@@ -56,17 +57,20 @@ pub fn infer<const DIRECTION: u8>(conn: &mut Conn, source: &Source, total: u32) 
         return 0;
     }
     let look = http::look(word, count);
-    match look {
-        Look::Other => return 0,
-        Look::Undecided => {
-            if total + earlier == count {
-                conn.held = word;
-                conn.held_count = count as u8;
-                conn.held_direction = DIRECTION;
-            }
-            return 0;
+    if matches!(look, Look::Other | Look::Undecided) {
+        let heard = listen::hear(word, count, sk, conn.role);
+        if let Heard::Protocol(number) = heard {
+            conn.protocol = number;
+            conn.flags |= flags::CHANGED;
+            return earlier;
         }
-        Look::Request | Look::Response | Look::Http2 => {}
+        let undecided = look == Look::Undecided || matches!(heard, Heard::Undecided);
+        if undecided && total + earlier == count {
+            conn.held = word;
+            conn.held_count = count as u8;
+            conn.held_direction = DIRECTION;
+        }
+        return 0;
     }
     conn.protocol = look.protocol();
     conn.flags |= flags::CHANGED;

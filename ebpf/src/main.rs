@@ -38,6 +38,7 @@ mod emit;
 mod globals;
 mod http;
 mod kernel;
+mod listen;
 mod look;
 mod payload;
 mod place;

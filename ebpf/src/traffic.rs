@@ -9,7 +9,7 @@ use crate::{
     counters, emit,
     globals::{offset, setting},
     kernel::Access,
-    look, payload,
+    listen, look, payload,
     place::{place, unread},
     process, reader, state, tell,
 };
@@ -120,9 +120,14 @@ fn bytes<T: Tier, const DIRECTION: u8>(conn: &mut Conn, call: Moved, args: &impl
     }
     let mut held = 0;
     if conn.protocol == protocol::UNKNOWN {
-        held = look::infer::<DIRECTION>(conn, &source, total);
+        held = look::infer::<DIRECTION>(conn, call.sk, &source, total);
     }
-    let wanted = setting!(protocols) >> conn.protocol & 1 != 0 && conn.protocol != protocol::UNKNOWN;
+    // One compare more for HTTP; the table of plugins is looked up for theirs alone.
+    let wanted = if conn.protocol < protocol::PLUGIN_FIRST {
+        setting!(protocols) >> conn.protocol & 1 != 0 && conn.protocol != protocol::UNKNOWN
+    } else {
+        listen::wanted(conn.protocol)
+    };
     if conn.untold(now) {
         tell::known::<T::Numbering>(conn, call.sk, now);
     }

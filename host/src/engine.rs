@@ -58,6 +58,12 @@ pub(crate) fn engine(config: &Config) -> Result<Engine, Error> {
     engine.map_err(|e| Error::Internal(format!("cannot make a wasm engine: {e:#}")))
 }
 
+/// An engine for guests that stay: each allocates for itself, there is no pool of slots for those that come and go.
+pub(crate) fn resident() -> Result<Engine, Error> {
+    let settings = settings(&Config::default(), false);
+    Engine::new(&settings).map_err(|e| Error::Internal(format!("cannot make a wasm engine: {e:#}")))
+}
+
 pub(crate) fn settings(config: &Config, pooled: bool) -> wasmtime::Config {
     let mut settings = wasmtime::Config::new();
     settings

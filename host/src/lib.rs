@@ -32,6 +32,7 @@ mod imports;
 mod limits;
 pub mod meter;
 pub mod pool;
+pub mod protocol;
 mod report;
 mod rows;
 mod run;

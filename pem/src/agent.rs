@@ -9,6 +9,7 @@
 //! The ingest thread alone owns the core; all it shares are the tables and a few counters ([`Shared`]). Nothing it does waits
 //! for another process: what may wait is the sampler's.
 
+mod bundled;
 mod capture;
 mod config;
 mod gap;
@@ -42,6 +43,7 @@ pub use record::{RecordConfig, Recorded, create as create_recording, record};
 pub use tls::TlsFiles;
 
 use crate::core::Core;
+use crate::plugins::{PLUGINS_MAX, Pace, Plugins};
 use crate::{core, recording, sandbox};
 
 /// Fragments are walked by recursion, as deep as Vizier lets plans be; only what is touched becomes memory.
@@ -178,6 +180,7 @@ fn plugins() -> AgentPlugins {
 struct Files {
     record: Option<File>,
     replay: Option<(PathBuf, File)>,
+    plugins: Vec<bundled::Bundled>,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
@@ -193,7 +196,11 @@ impl Files {
             _ => None,
         };
         let tls = config.vizier.as_ref().map(|v| tls::client(&v.tls)).transpose()?;
-        Ok(Self { record, replay, tls })
+        let mut plugins = config.plugins.as_deref().map(bundled::read).unwrap_or_default();
+        for path in &config.protocols {
+            plugins.push(bundled::Bundled::read(path).map_err(|e| open(path, e))?);
+        }
+        Ok(Self { record, replay, plugins, tls })
     }
 }
 
@@ -205,29 +212,45 @@ impl Agent {
     }
 
     fn start_with(config: Config, files: Files) -> Result<Self, Error> {
-        let budget = StoreConfig { budget_bytes: config.store_bytes, ..StoreConfig::default() };
+        // A table for each plugin that was found.
+        let declared_max = files.plugins.len().min(PLUGINS_MAX);
+        let budget = StoreConfig { budget_bytes: config.store_bytes, declared_max, ..StoreConfig::default() };
         let store = Store::new(budget, catalog::ALL);
         let shared = Arc::new(Shared::new(&config));
         let stop = CancellationToken::new();
+        let pace = match &config.capture {
+            Capture::Replay(replay) if replay.speed == Speed::Full => Pace::Exact,
+            _ => Pace::Live,
+        };
+        let protocols = Plugins::new(store.clone(), pace);
+        for bundled in files.plugins {
+            if let Err(error) = protocols.add(&bundled.component) {
+                protocols.refused(&bundled.name, &error);
+            }
+        }
         let recorder = files.record.map(ingest::Recorder::new).transpose()?;
         let make_core = {
-            let (store, agent, settings) = (store.clone(), config.identity.id.clone(), config.settings.clone());
-            move || {
-                Core::new(
-                    core::Config { agent: agent.clone(), settings: settings.clone(), ..Default::default() },
-                    &store,
-                )
-            }
+            let store = store.clone();
+            let core = core::Config {
+                agent: config.identity.id.clone(),
+                settings: config.settings.clone(),
+                connections_max: None,
+                plugins: Some(protocols.clone()),
+            };
+            move || Core::new(core.clone(), &store)
         };
         let ingest = ingest::Ingest::new(Box::new(make_core), recorder, shared.clone());
         let thread = std::thread::Builder::new().name("pem-ingest".into());
         let (capture, identity, token) = (config.capture, config.identity.clone(), stop.clone());
+        let for_kernel = protocols;
         let work = move || {
             let ingest = match (capture, files.replay) {
                 (Capture::Helper { socket, token: shown }, _) => {
-                    capture::run(ingest, &socket, &shown, None, &identity, &token)?
+                    capture::run(ingest, &socket, &shown, None, Some(for_kernel), &identity, &token)?
                 }
                 (Capture::Replay(replay), Some((path, file))) => {
+                    // Whether they parse is told at the same moment each time.
+                    for_kernel.settle();
                     replay::run(ingest, &replay, file, &token).map_err(|source| Error::Replay { path, source })?
                 }
                 _ => capture::idle(ingest, &identity, &token)?,

@@ -20,6 +20,7 @@ use self::stats::{Counted, Groups, Key};
 use crate::core::loss::{Ledger, Source};
 use crate::core::machine::Machine;
 use crate::core::sink::Sink;
+use crate::plugins::Taps;
 use crate::protocols::{self, Context, Direction, End, PROTOCOLS, Parser, Rows, Settings};
 
 /// Connections that are tracked. Half of Pixie's 131,072: at some 600 bytes each 40 MB when full. The least active of
@@ -62,8 +63,10 @@ struct Conn {
     received_seen: u64,
     flow: Flow,
     parser: Option<Box<dyn Parser>>,
-    /// Index of the parser's protocol in [`PROTOCOLS`].
+    /// Index of the parser's protocol in [`PROTOCOLS`]; of a plugin's nothing, it has its own way to its table.
     parsed_as: usize,
+    /// The parser's table.
+    table: &'static str,
     /// Memory of the parser as last counted.
     parser_bytes: usize,
     /// Nothing more is to be parsed here.
@@ -87,6 +90,8 @@ pub struct Outside<'a> {
     pub settings: &'a Settings,
     /// By protocol, as in [`PROTOCOLS`].
     pub rows: &'a mut [Sink],
+    /// Plugins that parse, if there may be any.
+    pub taps: Option<&'a Taps>,
     pub ledger: &'a mut Ledger,
     /// Records went missing lately, so that a gap in a stream is likely one of them.
     pub lossy: bool,
@@ -182,7 +187,7 @@ impl Conns {
             Direction::Recv => conn.received_seen = conn.received_seen.saturating_add(data.total as u64),
         }
         if !conn.deaf {
-            conn.listen(payload, first);
+            conn.listen(out.taps, payload, first);
             let held = conn.flow.held_bytes();
             let held_before = conn.flow.holds();
             // Where nothing was copied and nobody listens the order does not matter, only the position reached.
@@ -396,6 +401,7 @@ impl Conn {
             flow: Flow::default(),
             parser: None,
             parsed_as: 0,
+            table: "",
             parser_bytes: 0,
             deaf: false,
             counted: Counted::default(),
@@ -416,7 +422,7 @@ impl Conn {
     }
 
     /// Makes the parser once the protocol is known, from the kernel or from the bytes themselves.
-    fn listen(&mut self, payload: &[u8], first: bool) {
+    fn listen(&mut self, taps: Option<&Taps>, payload: &[u8], first: bool) {
         if self.parser.is_some() {
             return;
         }
@@ -427,16 +433,24 @@ impl Conn {
         if let Some((index, protocol)) = found {
             self.parser = Some((protocol.parser)());
             self.parsed_as = index;
-            // Bytes that went by before are a beginning that the parser has not seen.
-            self.facts.existing |= !first;
+            self.table = protocol.table.name;
+        } else if !payload.is_empty()
+            && (self.protocol == protocol::UNKNOWN || self.protocol >= protocol::PLUGIN_FIRST)
+            && let Some(tap) = taps.and_then(|taps| taps.find(&self.facts, payload))
+        {
+            self.parser = Some(tap.relay());
+            self.table = tap.table();
+            self.protocol = tap.number();
         }
+        // Bytes that went by before are a beginning that the parser has not seen.
+        self.facts.existing |= self.parser.is_some() && !first;
     }
 
     fn with_flow(&mut self, out: &mut Outside<'_>, run: impl FnOnce(&mut Flow, &mut Feed<'_, '_>)) {
         let Some(rows) = out.rows.get_mut(self.parsed_as) else { return };
         let mut feed = Feed {
             parser: self.parser.as_deref_mut(),
-            table: PROTOCOLS.get(self.parsed_as).map_or("", |p| p.table.name),
+            table: self.table,
             lossy: out.lossy,
             cx: Context {
                 conn: &self.facts,
@@ -491,13 +505,7 @@ impl Conn {
 
     fn restart_parser(&mut self, out: &mut Outside<'_>, total: &mut usize) {
         let bytes = self.parser_bytes;
-        out.ledger.add(
-            Source::Parser,
-            PROTOCOLS.get(self.parsed_as).map_or("", |p| p.table.name),
-            "memory",
-            1,
-            bytes as u64,
-        );
+        out.ledger.add(Source::Parser, self.table, "memory", 1, bytes as u64);
         *total -= bytes;
         self.parser_bytes = 0;
         self.parser = None;

@@ -24,6 +24,7 @@ use self::sequence::Sequences;
 use self::sink::Sink;
 use crate::conns::{Conns, Outside};
 use crate::input::{AgentError, AgentSample, Gap, Input, Loss, NetworkSample, ProbeStatus, ProcessSample};
+use crate::plugins::{Plugins, Taps};
 use crate::protocols::{PROTOCOLS, Rows, Settings};
 
 /// How often sums (`conn_stats`, `data_loss`, changed processes) become rows, as Pixie pushes.
@@ -33,7 +34,7 @@ const TELL_NS: u64 = 1_000_000_000;
 pub const HELPER: &str = "helper";
 
 /// How the core is set up.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Config {
     /// For the parsers.
     pub settings: Settings,
@@ -41,6 +42,8 @@ pub struct Config {
     pub agent: String,
     /// Connections tracked at most; `None` for [`crate::conns::CONNECTIONS_MAX`].
     pub connections_max: Option<usize>,
+    /// Protocols that plugins parse.
+    pub plugins: Option<Plugins>,
 }
 
 /// The core of an agent: owns the writers of its tables.
@@ -63,6 +66,7 @@ pub struct Core {
     now_ns: u64,
     /// By protocol.
     protocol_rows: Vec<Sink>,
+    taps: Option<Taps>,
     tables: Tables,
 }
 
@@ -138,6 +142,7 @@ impl Core {
             told_ns: None,
             now_ns: 0,
             protocol_rows: PROTOCOLS.iter().map(|protocol| sink(protocol.table.name)).collect(),
+            taps: config.plugins.as_ref().map(Plugins::taps),
             tables: Tables {
                 conn_stats: sink("conn_stats"),
                 process_stats: sink("process_stats"),
@@ -197,7 +202,8 @@ impl Core {
 
     /// Rows appended to all tables since the start.
     pub fn rows_appended(&mut self) -> u64 {
-        let protocols: u64 = self.protocol_rows.iter().map(Sink::appended).sum();
+        let plugins = self.taps.as_ref().map_or(0, Taps::rows_appended);
+        let protocols: u64 = self.protocol_rows.iter().map(Sink::appended).sum::<u64>() + plugins;
         protocols + self.tables.all().iter().map(|sink| sink.appended()).sum::<u64>()
     }
 
@@ -217,6 +223,7 @@ impl Core {
             machine,
             settings: &self.config.settings,
             rows: &mut self.protocol_rows,
+            taps: self.taps.as_ref(),
             ledger: &mut self.ledger,
             lossy: self.sequences.lossy(header.time_ns),
         };
@@ -293,6 +300,7 @@ impl Core {
             machine,
             settings: &self.config.settings,
             rows: &mut self.protocol_rows,
+            taps: self.taps.as_ref(),
             ledger: &mut self.ledger,
             lossy: false,
         };
@@ -328,10 +336,12 @@ impl Core {
 
     fn tick(&mut self, machine: &Machine, now_ns: u64) {
         self.now_ns = now_ns;
+        self.tick_plugins(machine);
         let mut out = Outside {
             machine,
             settings: &self.config.settings,
             rows: &mut self.protocol_rows,
+            taps: self.taps.as_ref(),
             ledger: &mut self.ledger,
             lossy: self.sequences.lossy(now_ns),
         };
@@ -346,9 +356,19 @@ impl Core {
     /// No input follows: sums that wait for their second become rows.
     pub fn finish(&mut self) {
         if let Some(machine) = self.machine.take() {
+            self.tick_plugins(&machine);
             self.tell(&machine);
             self.publish(&machine);
             self.machine = Some(machine);
+        }
+    }
+
+    /// Hands plugins what came for them, and tells what became of them.
+    fn tick_plugins(&mut self, machine: &Machine) {
+        let Some(taps) = &mut self.taps else { return };
+        taps.tick(machine.epoch_ns(self.now_ns));
+        for status in taps.statuses() {
+            probe_status(machine, &plugin_status(status, self.now_ns), &mut self.tables.probe_status);
         }
     }
 
@@ -360,12 +380,16 @@ impl Core {
             machine,
             settings: &self.config.settings,
             rows: &mut self.protocol_rows,
+            taps: self.taps.as_ref(),
             ledger: &mut self.ledger,
             lossy: self.sequences.lossy(now_ns),
         };
         self.conns.tell(&mut out, now_ns, &mut self.tables.conn_stats);
         self.processes.tell(machine, now_ns, &mut self.tables.processes);
         let agent = if self.config.agent.is_empty() { &machine.hostname } else { &self.config.agent };
+        for loss in self.taps.iter().flat_map(Taps::losses) {
+            self.ledger.add(loss.source, loss.table, loss.reason, loss.events, loss.bytes);
+        }
         for entry in self.ledger.drain() {
             self.tables.data_loss.append(&[
                 Value::Time(machine.epoch_ns(now_ns)),
@@ -380,7 +404,8 @@ impl Core {
         }
         for unseen in self.ledger.drain_unseen() {
             let protocols = PROTOCOLS.iter().map(|protocol| protocol.table.name);
-            for table in protocols.chain(CAPTURED.iter().copied()) {
+            let plugins = self.taps.iter().flat_map(|taps| taps.tables());
+            for table in protocols.chain(CAPTURED.iter().copied()).chain(plugins) {
                 self.tables.data_loss.append(&[
                     Value::Time(machine.epoch_ns(unseen.to_ns)),
                     Value::Str(agent),
@@ -401,6 +426,20 @@ impl Core {
         for sink in self.protocol_rows.iter_mut().chain(self.tables.all()) {
             sink.publish(now, &mut self.ledger);
         }
+    }
+}
+
+/// What stands for protocol plugins in `probe_status`, each by its name.
+pub const PLUGIN: &str = "protocol_plugin";
+
+fn plugin_status(status: crate::plugins::Status, time_ns: u64) -> ProbeStatus {
+    ProbeStatus {
+        time_ns,
+        source_connector: PLUGIN.into(),
+        tracepoint: status.plugin,
+        status: status.code,
+        error: status.error,
+        info: status.info,
     }
 }
 

@@ -16,6 +16,7 @@ pub mod core;
 pub mod identity;
 pub mod input;
 pub mod metadata;
+pub mod plugins;
 #[allow(unsafe_code, reason = "maps rings and loads kernel programs; each block says why it is sound")]
 pub mod probes;
 pub mod protocols;

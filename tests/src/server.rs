@@ -126,6 +126,17 @@ impl Server {
         Self::start(command, address, folder)
     }
 
+    /// memcached, with one thread.
+    pub fn memcached(ip: IpAddr) -> Result<Self> {
+        let (folder, address) = (folder()?, free(ip)?);
+        let mut command = Command::new(programs::find("memcached").context("memcached")?);
+        command.args(["-l", &ip.to_string(), "-p", &address.port().to_string(), "-U", "0", "-t", "1"]);
+        if nix::unistd::Uid::effective().is_root() {
+            command.args(["-u", "nobody"]);
+        }
+        Self::start(command, address, folder)
+    }
+
     /// The root of a URL.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)

@@ -123,6 +123,70 @@ pub mod protocol {
     pub const HTTP: u8 = 1;
     /// HTTP/2
     pub const HTTP2: u8 = 2;
+    /// The first of [`PLUGINS_MAX`](super::PLUGINS_MAX) numbers that [`Listen`](super::Listen) gives to plugins. They mean something
+    /// only to the agent that asked for them; Pixie's own end far below.
+    pub const PLUGIN_FIRST: u8 = 64;
+}
+
+/// Protocols that plugins parse, at once.
+pub const PLUGINS_MAX: usize = 16;
+/// Beginnings of their messages, together. Each is some five instructions on the first calls of a connection that speaks
+/// nothing known.
+pub const BEGINNINGS_MAX: usize = 64;
+/// Ports of their servers, together.
+pub const PORTS_MAX: usize = 32;
+/// Bits of a beginning that must count, so that nobody can ask for everything.
+pub const BEGINNING_BITS_MIN: u32 = 16;
+
+/// First bytes of messages of a protocol.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beginning {
+    /// First byte lowest; bits that do not count are 0.
+    pub word: u64,
+    /// Bits that count.
+    pub mask: u64,
+    /// From [`protocol::PLUGIN_FIRST`] on.
+    pub protocol: u64,
+}
+
+/// Port of the servers of a protocol.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Port {
+    /// Host order.
+    pub port: u16,
+    /// From [`protocol::PLUGIN_FIRST`] on.
+    pub protocol: u16,
+}
+
+/// What else than HTTP is listened to: the one element of the map `LISTEN`, which the helper writes when the agent asks. A
+/// program that reads it while it is written may take one connection for another's; the agent looks at the bytes again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Bit `1 << (protocol - PLUGIN_FIRST)` for each protocol whose payload is wanted.
+    pub wanted: u32,
+    /// Beginnings that count, from the first.
+    pub beginnings_count: u32,
+    /// Ports that count, from the first.
+    pub ports_count: u32,
+    pub zero: u32,
+    pub beginnings: [Beginning; BEGINNINGS_MAX],
+    pub ports: [Port; PORTS_MAX],
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            wanted: 0,
+            beginnings_count: 0,
+            ports_count: 0,
+            zero: 0,
+            beginnings: [Beginning::default(); BEGINNINGS_MAX],
+            ports: [Port::default(); PORTS_MAX],
+        }
+    }
 }
 
 /// Role of the traced process on a connection, numbered as Pixie's scripts know it.
@@ -451,6 +515,9 @@ const _: () = {
     assert!(size_of::<ProcExec>() == 24 + 16 + 16 + 256);
     assert!(size_of::<ProcExit>() == 24 + 16 + 16 + 8);
     assert!(size_of::<CpuCounters>() == 128);
+    assert!(size_of::<Beginning>() == 24);
+    assert!(size_of::<Port>() == 4);
+    assert!(size_of::<Listen>() == 16 + BEGINNINGS_MAX * 24 + PORTS_MAX * 4);
 };
 
 /// Structs of integers without padding: they may be read as bytes, and bytes of the right number as them.
@@ -479,5 +546,6 @@ plain!(
     CpuCounters,
     Offsets,
     Calls,
-    Settings
+    Settings,
+    Listen
 );

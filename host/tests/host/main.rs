@@ -6,5 +6,6 @@ mod cache;
 mod compiler;
 mod contract;
 mod evil;
+mod protocol;
 mod support;
 mod tenants;

@@ -26,7 +26,7 @@ pub fn guest(name: &str) -> Vec<u8> {
         let target = root.join("../target");
         let say = |line: &str| eprintln!("{line}");
         let toolchain = plugins_build::Toolchain::find(&target.join("guests"), &say).expect("a toolchain for guests");
-        let guests = ["evil", "probe"].map(|name| root.join("tests/guests").join(name));
+        let guests = ["evil", "probe", "rogue"].map(|name| root.join("tests/guests").join(name));
         let out = target.join("test-guests");
         let dirs: Vec<&Path> = guests.iter().map(PathBuf::as_path).collect();
         plugins_build::build_guests(&dirs, &out, &toolchain, &say).expect("the guests build");

@@ -17,6 +17,7 @@ use super::sampler::{Message, Sampler};
 use crate::core::HELPER;
 use crate::identity::Identity;
 use crate::input::{Input, Loss, ProbeStatus};
+use crate::plugins::Plugins;
 use crate::probes::client::Handover;
 use crate::probes::wire::Token;
 use crate::probes::{Counters, Reader};
@@ -42,19 +43,20 @@ pub fn run(
     socket: &Path,
     token: &Token,
     first: Option<Handover>,
+    plugins: Option<Plugins>,
     identity: &Identity,
     stop: &CancellationToken,
 ) -> Result<Ingest, Error> {
     let now_ns = begin(&mut ingest, identity);
     let helper = (socket.to_owned(), token.clone(), first);
-    let sampler = Sampler::spawn(Some(helper), identity.asid).map_err(Error::Thread)?;
+    let sampler = Sampler::spawn(Some(helper), plugins, identity.asid).map_err(Error::Thread)?;
     drive(ingest, Ring::new(Gaps::expecting(now_ns)), sampler, stop)
 }
 
 /// Samples `/proc` and nothing else until `stop`.
 pub fn idle(mut ingest: Ingest, identity: &Identity, stop: &CancellationToken) -> Result<Ingest, Error> {
     begin(&mut ingest, identity);
-    let sampler = Sampler::spawn(None, identity.asid).map_err(Error::Thread)?;
+    let sampler = Sampler::spawn(None, None, identity.asid).map_err(Error::Thread)?;
     // That nothing is captured is what was asked for here.
     drive(ingest, Ring::new(Gaps::default()), sampler, stop)
 }

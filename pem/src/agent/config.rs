@@ -22,6 +22,10 @@ pub struct Config {
     pub record: Option<PathBuf>,
     /// Whom it serves. None: nobody (tests).
     pub vizier: Option<Vizier>,
+    /// Folder with plugins (`*.wasm`); those of kind protocol are taken at the start.
+    pub plugins: Option<PathBuf>,
+    /// Protocol plugins beside them. One of the same name takes the place of one there.
+    pub protocols: Vec<PathBuf>,
     /// Bytes that all tables together may keep.
     pub store_bytes: usize,
     /// For the parsers.
@@ -38,6 +42,8 @@ impl Config {
             capture: Capture::None,
             record: None,
             vizier: None,
+            plugins: None,
+            protocols: Vec::new(),
             store_bytes: pem_tables::StoreConfig::default().budget_bytes,
             settings: Settings::default(),
             sandbox: None,

@@ -66,7 +66,8 @@ pub fn record(config: &RecordConfig, shutdown: impl Future<Output = ()> + Send +
         let (socket, token) = (config.socket.clone(), config.token.clone());
         let (identity, stop) = (config.identity.clone(), stop.clone());
         let thread = std::thread::Builder::new().name("pem-ingest".into());
-        let work = move || watched(ended, || capture::run(ingest, &socket, &token, Some(first), &identity, &stop));
+        let work =
+            move || watched(ended, || capture::run(ingest, &socket, &token, Some(first), None, &identity, &stop));
         thread.spawn(work).map_err(Error::Thread)?
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;

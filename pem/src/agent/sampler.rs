@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::input::Input;
+use crate::plugins::Plugins;
 use crate::probes::client::{Error, Handover};
 use crate::probes::wire::{Hello, PROCESSES_MAX, ProcessRef, Token, Want};
 use crate::probes::{Counters, Helper, Reader};
@@ -58,7 +59,11 @@ pub struct Sampler {
 impl Sampler {
     /// Starts it. `helper` is where the helper listens and what it wants to be shown, and a first connection to it if there is
     /// one.
-    pub fn spawn(helper: Option<(PathBuf, Token, Option<Handover>)>, asid: u32) -> io::Result<Self> {
+    pub fn spawn(
+        helper: Option<(PathBuf, Token, Option<Handover>)>,
+        plugins: Option<Plugins>,
+        asid: u32,
+    ) -> io::Result<Self> {
         let (sender, messages) = sync_channel(MESSAGES_MAX);
         let (records, observed) = sync_channel(RECORDS_MAX);
         let ring_bytes = Arc::new(AtomicU64::new(0));
@@ -74,6 +79,8 @@ impl Sampler {
                 buffer: Vec::new(),
             },
             socket,
+            plugins,
+            listening: 0,
             to: sender,
             records: observed,
             ring_bytes: ring_bytes.clone(),
@@ -105,6 +112,9 @@ struct Thread {
     sources: Sources,
     eyes: Eyes,
     socket: Option<(PathBuf, Token)>,
+    /// What beside HTTP shall be copied, and as of which version the helper was asked for it.
+    plugins: Option<Plugins>,
+    listening: u64,
     to: SyncSender<Message>,
     records: Receiver<Vec<u8>>,
     ring_bytes: Arc<AtomicU64>,
@@ -196,6 +206,9 @@ impl Thread {
                     Err(_) => {}
                 }
             }
+            if self.eyes.failed.is_none() {
+                self.listen();
+            }
             return match self.eyes.failed.take() {
                 Some(reason) => self.detach(reason),
                 None => Ok(()),
@@ -228,7 +241,25 @@ impl Thread {
         self.eyes.seen_ns = clock::boot_ns();
         self.retry = RETRY_FIRST;
         self.said.clear();
+        self.listening = 0;
+        self.listen();
         self.to.send(Message::Attached { reader, counters, hello }).map_err(|_| Ended)
+    }
+
+    /// Asks the helper for what plugins want, where that has changed.
+    fn listen(&mut self) {
+        let (Some(plugins), Some(helper)) = (&self.plugins, &mut self.eyes.helper) else { return };
+        let version = plugins.version();
+        if version == self.listening {
+            return;
+        }
+        self.listening = version;
+        match helper.listen(&plugins.listening()) {
+            Ok(()) => {}
+            Err(error) if is_fatal(&error) => self.eyes.failed = Some(chain(&error)),
+            // Bounds are checked when a plugin is added, so this is a mistake of ours.
+            Err(error) => tracing::error!(%error, "nothing is captured for plugins"),
+        }
     }
 
     fn detach(&mut self, reason: String) -> Result<(), Ended> {

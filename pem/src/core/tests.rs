@@ -2,6 +2,7 @@
 
 mod gaps;
 mod later;
+mod plugins;
 mod world;
 
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use super::{
     counters::Counters,
     load::ProgramStats,
     ring::Reader,
-    wire::{self, Greeting, Hello, ProcessFacts, ProcessRef, Request, Response, Token, Want},
+    wire::{self, Greeting, Hello, Listening, ProcessFacts, ProcessRef, Request, Response, Token, Want},
 };
 
 /// How often a helper that is not there yet is tried again.
@@ -103,7 +103,7 @@ impl Helper {
         match self.ask(&Request::Inspect { processes: processes.to_vec(), want })? {
             Response::Inspected(facts) => Ok(facts),
             Response::Refused(reason) => Err(Error::Refused(reason)),
-            Response::Programs(_) => Err(unexpected()),
+            Response::Programs(_) | Response::Listening => Err(unexpected()),
         }
     }
 
@@ -112,7 +112,16 @@ impl Helper {
         match self.ask(&Request::Programs)? {
             Response::Programs(stats) => Ok(stats),
             Response::Refused(reason) => Err(Error::Refused(reason)),
-            Response::Inspected(_) => Err(unexpected()),
+            Response::Inspected(_) | Response::Listening => Err(unexpected()),
+        }
+    }
+
+    /// Says which protocols beside HTTP are wanted, instead of those that were.
+    pub fn listen(&mut self, to: &Listening) -> Result<(), Error> {
+        match self.ask(&Request::Listen(to.clone()))? {
+            Response::Listening => Ok(()),
+            Response::Refused(reason) => Err(Error::Refused(reason)),
+            Response::Inspected(_) | Response::Programs(_) => Err(unexpected()),
         }
     }
 

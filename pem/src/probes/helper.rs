@@ -15,8 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ebpf_abi::counter;
-
+use ebpf_abi::{Listen, counter};
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt::PeerCredentials};
 
 use super::{
@@ -204,6 +203,8 @@ impl Helper {
         let peer = getsockopt(stream, PeerCredentials)?;
         // Usually known already as a child of the supervisor.
         let _ = self.probes.ignore(&[peer.pid() as u32]);
+        // What the last client listened to was its own business.
+        self.probes.listen(&Listen::default())?;
         stream.set_write_timeout(Some(FRAME_TIMEOUT))?;
         let hello = Hello::new(
             self.probes.tier(),
@@ -233,13 +234,19 @@ impl Helper {
         }
     }
 
-    fn answer(&self, request: Request) -> Response {
+    fn answer(&mut self, request: Request) -> Response {
         match request {
             Request::Inspect { processes, want } => match procfs::inspect(&processes, want) {
                 Ok(facts) => Response::Inspected(facts),
                 Err(reason) => Response::Refused(reason),
             },
             Request::Programs => Response::Programs(self.probes.stats()),
+            Request::Listen(listening) => {
+                let written = listening.check().and_then(|listen| {
+                    self.probes.listen(&listen).map_err(|error| format!("the table cannot be written: {error}"))
+                });
+                written.map_or_else(Response::Refused, |()| Response::Listening)
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use aya::{
     maps::{Array, HashMap, Map},
     programs::{Program, ProgramError},
 };
-use ebpf_abi::{Offsets, RING_BYTES, Settings, protocol};
+use ebpf_abi::{Listen, Offsets, RING_BYTES, Settings, protocol};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -342,6 +342,14 @@ impl Probes {
         ignore(map, pids)
     }
 
+    /// Copies payload of these protocols too, and of no others beside those it was loaded with.
+    pub fn listen(&mut self, to: &Listen) -> io::Result<()> {
+        let map = self.ebpf.map_mut("LISTEN").expect("checked when opened");
+        let mut table: Array<_, [u8; size_of::<Listen>()]> = Array::try_from(map).map_err(io::Error::other)?;
+        let bytes: [u8; size_of::<Listen>()] = privileges::bytes_of(to).try_into().expect("an array of its size");
+        table.set(0, bytes, 0).map_err(io::Error::other)
+    }
+
     /// The reader of the ring has gone: whoever comes next is told again of each connection when it next moves bytes, ends,
     /// or is met by the survey.
     pub fn forget_reader(&mut self) -> io::Result<()> {
@@ -401,6 +409,9 @@ fn open(object: &[u8], config: &Config, tier: Capture, offsets: &Offsets, btf: &
     }
     if !matches!(ebpf.map("COUNTERS"), Some(Map::Array(_))) {
         return Err(foreign("array COUNTERS"));
+    }
+    if !matches!(ebpf.map("LISTEN"), Some(Map::Array(_))) {
+        return Err(foreign("array LISTEN"));
     }
     if !matches!(ebpf.map("READER"), Some(Map::Array(_))) {
         return Err(foreign("array READER"));

@@ -1,18 +1,19 @@
 //! What the helper and the PEM say to one another: frames of a length and JSON over a Unix socket.
 //!
 //! The PEM speaks first: [`Greeting`], which shows that the supervisor of both made it. The helper answers with [`Hello`], and
-//! the descriptors of ring and counters (in this order) beside it. Then each [`Request`] gets one [`Response`]. There is no
-//! request that changes anything.
+//! the descriptors of ring and counters (in this order) beside it. Then each [`Request`] gets one [`Response`]. One request
+//! changes something, [`Request::Listen`]: what beside HTTP is copied into the ring for the one who asks, within the bounds of
+//! [`Listening::check`].
 
 use std::io::{self, Read, Write};
 
-use ebpf_abi::Settings;
+use ebpf_abi::{Listen, Settings};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::load::{Capture, ProbeStatus, ProgramStats};
 
 /// Raised with any change of the messages below.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Most bytes of a frame. An answer about [`PROCESSES_MAX`] processes with their limits stays below.
 pub const FRAME_MAX: u32 = 8 << 20;
 /// Processes one request may ask about.
@@ -162,6 +163,73 @@ pub enum Request {
     Inspect { processes: Vec<ProcessRef>, want: Want },
     /// Counts of the kernel programs.
     Programs,
+    /// Which protocols beside HTTP are wanted, instead of those that were. They end with the connection.
+    Listen(Listening),
+}
+
+/// Protocols beside HTTP whose payload is wanted. Numbers are [`ebpf_abi::protocol::PLUGIN_FIRST`] and up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listening {
+    /// At most [`ebpf_abi::BEGINNINGS_MAX`].
+    pub beginnings: Vec<Beginning>,
+    /// At most [`ebpf_abi::PORTS_MAX`].
+    pub ports: Vec<Port>,
+}
+
+/// First bytes of messages of a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Beginning {
+    /// First byte lowest.
+    pub word: u64,
+    /// Bits that count, at least [`ebpf_abi::BEGINNING_BITS_MIN`].
+    pub mask: u64,
+    pub protocol: u8,
+}
+
+/// Port of the servers of a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    pub port: u16,
+    pub protocol: u8,
+}
+
+impl Listening {
+    /// The kernel's form, or what of it is refused.
+    pub fn check(&self) -> Result<Listen, String> {
+        let mut listen = Listen::default();
+        let (beginnings, ports) = (self.beginnings.len(), self.ports.len());
+        if beginnings > listen.beginnings.len() || ports > listen.ports.len() {
+            return Err(format!(
+                "{beginnings} beginnings and {ports} ports, at most {} and {} are allowed",
+                ebpf_abi::BEGINNINGS_MAX,
+                ebpf_abi::PORTS_MAX
+            ));
+        }
+        let number = |protocol: u8| match protocol.checked_sub(ebpf_abi::protocol::PLUGIN_FIRST) {
+            Some(index) if usize::from(index) < ebpf_abi::PLUGINS_MAX => Ok(index),
+            _ => Err(format!("{protocol} is no number of a plugin's protocol")),
+        };
+        for (to, from) in listen.beginnings.iter_mut().zip(&self.beginnings) {
+            listen.wanted |= 1 << number(from.protocol)?;
+            if from.mask.count_ones() < ebpf_abi::BEGINNING_BITS_MIN {
+                return Err(format!("a beginning of {} bits, fewer than are needed", from.mask.count_ones()));
+            }
+            *to = ebpf_abi::Beginning { word: from.word & from.mask, mask: from.mask, protocol: from.protocol.into() };
+        }
+        for (to, from) in listen.ports.iter_mut().zip(&self.ports) {
+            listen.wanted |= 1 << number(from.protocol)?;
+            if from.port == 0 {
+                return Err("0 is no port".into());
+            }
+            *to = ebpf_abi::Port { port: from.port, protocol: from.protocol.into() };
+        }
+        listen.beginnings_count = beginnings as u32;
+        listen.ports_count = ports as u32;
+        Ok(listen)
+    }
 }
 
 /// The answer to a [`Request`].
@@ -171,6 +239,8 @@ pub enum Response {
     /// In the order asked; `None` for a process that is gone.
     Inspected(Vec<Option<ProcessFacts>>),
     Programs(Vec<ProgramStats>),
+    /// It is so now.
+    Listening,
     /// The request was not understood or asked for too much.
     Refused(String),
 }
@@ -256,5 +326,25 @@ mod tests {
             assert!(read::<Request>(&bytes[..len]).is_err());
         }
         assert!(read::<Request>(&u32::MAX.to_le_bytes()[..]).is_err());
+    }
+
+    #[test]
+    fn what_to_listen_to_is_checked() {
+        let first = ebpf_abi::protocol::PLUGIN_FIRST;
+        let beginning = Beginning { word: u64::MAX, mask: 0xff_ffff, protocol: first };
+        let port = Port { port: 11211, protocol: first + 1 };
+        let good = Listening { beginnings: vec![beginning], ports: vec![port] };
+        let listen = good.check().unwrap();
+        assert_eq!((listen.wanted, listen.beginnings_count, listen.ports_count), (3, 1, 1));
+        assert_eq!((listen.beginnings[0].word, listen.ports[0].port), (0xff_ffff, 11211));
+        let with = |beginning, port| Listening { beginnings: vec![beginning], ports: vec![port] }.check();
+        // Everything, and everything of HTTP's own number.
+        assert!(with(Beginning { mask: 0, ..beginning }, port).is_err());
+        assert!(with(Beginning { mask: 0xff, ..beginning }, port).is_err());
+        assert!(with(Beginning { protocol: 1, ..beginning }, port).is_err());
+        assert!(with(beginning, Port { port: 0, ..port }).is_err());
+        assert!(with(beginning, Port { protocol: first + ebpf_abi::PLUGINS_MAX as u8, ..port }).is_err());
+        assert!(Listening { beginnings: vec![beginning; 65], ports: vec![] }.check().is_err());
+        assert!(Listening { beginnings: vec![], ports: vec![port; 33] }.check().is_err());
     }
 }

@@ -45,6 +45,6 @@ mod writer;
 pub use predicate::{Literal, Predicate};
 pub use scan::{Scan, ScanCounts, TimeRange};
 pub use segment::{BatchStats, ColumnStats};
-pub use store::{Store, StoreConfig};
+pub use store::{AddError, Store, StoreConfig};
 pub use table::{Appender, Table, TableStats};
 pub use value::{AppendError, STRING_BYTES_MAX, Value};

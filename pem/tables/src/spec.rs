@@ -4,6 +4,7 @@
 //! reader needs no copy of it: see [`TableSpec::schema`] for the way out and [`TableInfo::from_schema`] for the way back.
 
 mod arrow_schema;
+mod declared;
 mod kinds;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use ::arrow::datatypes::SchemaRef;
 
 pub use arrow_schema::{ColumnInfo, SchemaError, TableInfo, keys};
+pub use declared::{DECLARATIONS_MAX, Declaration, DeclareError, DeclaredColumn};
 pub use kinds::{DataType, Pattern, Semantic, Unit};
 
 /// A table as its producer declares it.

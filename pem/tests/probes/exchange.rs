@@ -6,6 +6,8 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 pub const REQUEST: &[u8] = b"GET /x?n=1 HTTP/1.1\r\nHost: a\r\nUser-Agent: probes-test\r\n\r\n";
+pub const CACHE_REQUEST: &[u8] = b"get some-key\r\n";
+pub const CACHE_ANSWER: &[u8] = b"VALUE some-key 0 2\r\nhi\r\nEND\r\n";
 pub const DOWNLOAD_PIECE: usize = 10_000;
 pub const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
@@ -56,6 +58,21 @@ pub fn play_exchange(name: &str, client: &mut TcpStream, server: &mut TcpStream)
         take(server, 2 * REQUEST.len());
         server.write_all(&[RESPONSE, RESPONSE].concat()).unwrap();
         take(client, 2 * RESPONSE.len());
+        return;
+    }
+    if name == "cache" || name == "cache_in_pieces" {
+        if name == "cache" {
+            client.write_all(CACHE_REQUEST).unwrap();
+            take(server, CACHE_REQUEST.len());
+        } else {
+            // Too few bytes to tell, twice.
+            for piece in [&CACHE_REQUEST[..2], &CACHE_REQUEST[2..3], &CACHE_REQUEST[3..]] {
+                client.write_all(piece).unwrap();
+                take(server, piece.len());
+            }
+        }
+        server.write_all(CACHE_ANSWER).unwrap();
+        take(client, CACHE_ANSWER.len());
         return;
     }
     if name == "not_http" {

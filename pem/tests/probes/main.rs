@@ -9,6 +9,7 @@ mod endings;
 mod exchange;
 mod helper;
 mod lab;
+mod listening;
 #[path = "../shared/object.rs"]
 mod object;
 mod process;

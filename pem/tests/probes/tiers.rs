@@ -5,13 +5,14 @@ use pem::probes::{Capture, Status};
 
 use crate::exchange::{DOWNLOAD_PIECE, REQUEST, RESPONSE};
 use crate::lab::Lab;
+use crate::listening::listened_to;
 use crate::process::start_ticks;
 use crate::skip_or_lock;
 use crate::traffic::Traffic;
 use crate::view::View;
 
 /// Runs `exchange` on a fresh connection, and gives what was seen of it.
-fn seen(lab: &mut Lab, traffic: &mut Traffic, address: &str, exchange: &str) -> View {
+pub fn seen(lab: &mut Lab, traffic: &mut Traffic, address: &str, exchange: &str) -> View {
     lab.read();
     lab.records.clear();
     traffic.run(&format!("connect {address}"));
@@ -20,7 +21,7 @@ fn seen(lab: &mut Lab, traffic: &mut Traffic, address: &str, exchange: &str) -> 
     lab.view(traffic.pid())
 }
 
-fn assert_exchange(view: &View, name: &str, sent: &[u8], answered: &[u8]) {
+pub fn assert_exchange(view: &View, name: &str, sent: &[u8], answered: &[u8]) {
     let (client, server) = (view.by_role(role::CLIENT), view.by_role(role::SERVER));
     let show = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let want = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -134,6 +135,8 @@ fn every_exchange(capture: Capture) {
         let close = seen.close.unwrap();
         assert_eq!((close.sent_bytes, close.recv_bytes, close.protocol), (sent, received, protocol::UNKNOWN));
     }
+
+    listened_to(lab, traffic);
 
     // Nothing was sent at all: both ends are told, with whose they were; a refused connection never was one.
     lab.view(0);

@@ -20,6 +20,13 @@ const FUNCTION: &[(&str, &str)] = &[
     (".gitignore", "/target\n"),
 ];
 
+const PROTOCOL: &[(&str, &str)] = &[
+    ("Cargo.toml", include_str!("../../templates/rust/Cargo.toml.in")),
+    ("plugin.toml", include_str!("../../templates/protocol/plugin.toml.in")),
+    ("src/lib.rs", include_str!("../../templates/protocol/lib.rs.in")),
+    (".gitignore", "/target\n"),
+];
+
 /// Makes the folder `dir` with a script called `name`; see [`create_kind`].
 pub fn create(dir: &Path, name: &str, sdk: &Path) -> Result<Vec<PathBuf>, Error> {
     create_kind(dir, name, sdk, Kind::Script)
@@ -31,11 +38,7 @@ pub fn create_kind(dir: &Path, name: &str, sdk: &Path, kind: Kind) -> Result<Vec
     let files = match kind {
         Kind::Script => SCRIPT,
         Kind::Function => FUNCTION,
-        other => {
-            let why =
-                format!("there is no template for plugins of kind {} yet; plugins/ has some to copy", other.name());
-            return Err(Error::NotAPlugin { dir: dir.to_owned(), why });
-        }
+        Kind::Protocol => PROTOCOL,
     };
     let fits = !name.is_empty()
         && name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -55,7 +58,7 @@ pub fn create_kind(dir: &Path, name: &str, sdk: &Path, kind: Kind) -> Result<Vec
     // TOML basic strings: a path may hold a quote or a backslash.
     let sdk = crate::toolchain::absolute(sdk).display().to_string().replace('\\', "\\\\").replace('"', "\\\"");
     let mut made = Vec::new();
-    // Functions have names as SQL has them.
+    // Functions and tables have names as SQL has them.
     let snake = name.replace('-', "_");
     for (file, text) in files {
         let path = dir.join(file);

@@ -39,6 +39,18 @@ fn a_new_plugin_builds_and_carries_its_manifest() {
 }
 
 #[test]
+fn each_kind_has_a_template_that_builds() {
+    use host_manifest::Kind;
+    for kind in [Kind::Script, Kind::Function, Kind::Protocol] {
+        let dir = tempfile::tempdir().unwrap();
+        let plugin = dir.path().join("my-own");
+        template::create_kind(&plugin, "my-own", &root().join("plugins/sdk-rust"), kind).unwrap();
+        let built = build_guest(&plugin, &dir.path().join("out"), toolchain(), &say).unwrap();
+        assert_eq!((built.manifest.name.as_str(), built.manifest.kind), ("my-own", kind));
+    }
+}
+
+#[test]
 fn the_same_source_gives_the_same_bytes_wherever_it_lies() {
     let digests: Vec<String> = ["a", "somewhere/quite/else"]
         .iter()
@@ -109,17 +121,19 @@ fn debians_toolchain_builds_the_same_plugin() {
     assert!(built.bytes > 10_000);
 }
 
-/// The SDK belongs to the guests' workspace, so its documentation's examples are run from here.
+/// The SDK and the bundled plugins belong to the guests' workspace, so its documentation's examples and their tests are run
+/// from here.
 #[test]
-fn the_sdks_examples_hold() {
+fn the_sdks_examples_and_the_parsers_tests_hold() {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = std::process::Command::new(cargo)
         .current_dir(root().join("plugins"))
-        .args(["test", "--package", "pyxis-sdk"])
+        .args(["test", "--package", "pyxis-sdk", "--package", "memcached"])
         .env("CARGO_TARGET_DIR", root().join("target/guests/build"))
         .output()
         .unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}");
     assert!(text.contains("src/expr.rs - expr::Expr"), "no example was run: {text}");
+    assert!(text.contains("any_split_gives_the_same_rows ... ok"), "no parser was tested: {text}");
 }

@@ -46,6 +46,10 @@
 //! }
 //! ```
 //!
+//! # Protocols
+//!
+//! A plugin can also be the parser of a wire protocol: see [`protocol`](mod@protocol).
+//!
 //! # Functions
 //!
 //! A plugin can also bring functions for SQL: see [`function`](mod@function).
@@ -75,6 +79,7 @@ pub mod expr;
 pub mod frame;
 pub mod function;
 pub mod log;
+pub mod protocol;
 #[doc(hidden)]
 pub mod script;
 pub mod services;

@@ -276,6 +276,8 @@ fn pem(config: Pem) -> Result<(), Fatal> {
         tls: agent::TlsFiles { ca: config.identity.ca, cert: config.identity.cert, key: config.identity.key },
         limits: Default::default(),
     });
+    agent.plugins = config.plugins;
+    agent.protocols = config.protocols;
     if let Some(bytes) = config.store_bytes {
         agent.store_bytes = bytes;
     }

@@ -52,8 +52,8 @@ struct New {
     #[arg(long, value_name = "LANGUAGE", default_value = "rust")]
     lang: String,
 
-    /// Kind of plugin: script, or function for functions that SQL calls
-    #[arg(long, value_name = "KIND", default_value = "script", value_parser = ["script", "function"])]
+    /// Kind of plugin: script, function for functions that SQL calls, or protocol for a parser on the agents
+    #[arg(long, value_name = "KIND", default_value = "script", value_parser = ["script", "function", "protocol"])]
     kind: String,
 }
 
@@ -112,7 +112,11 @@ fn new(command: &New, terminal: &Terminal) -> Result<Exit> {
         return Err(Error::usage(format!("there is no template for {} yet", command.lang))
             .hint("leave --lang out for Rust; any language with a component toolchain can implement wit/"));
     }
-    let kind = if command.kind == "function" { Kind::Function } else { Kind::Script };
+    let kind = match command.kind.as_str() {
+        "function" => Kind::Function,
+        "protocol" => Kind::Protocol,
+        _ => Kind::Script,
+    };
     let dir = command.dir.clone().unwrap_or_else(|| PathBuf::from(&command.name));
     let lib = paths::lib_dir();
     let sdk = lib.as_deref().and_then(plugins_build::sdk::locate).ok_or_else(|| {
@@ -123,8 +127,8 @@ fn new(command: &New, terminal: &Terminal) -> Result<Exit> {
     for file in made {
         terminal.note(&terminal.err.dim(&format!("  {}", file.display())));
     }
-    // A function is not run by itself.
-    let verb = if kind == Kind::Function { "build" } else { "test" };
+    // Functions and protocols are not run by themselves.
+    let verb = if kind == Kind::Script { "test" } else { "build" };
     let try_it = format!("cd {} && px plugin {verb}", dir.display());
     terminal.note(&format!("try it: {}", terminal.err.accent(&try_it)));
     Ok(Exit::Ok)

@@ -49,6 +49,10 @@ pub struct Up {
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
 
+    /// One more protocol plugin, as px plugin build makes it; may be given several times
+    #[arg(long = "plugin", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub plugins: Vec<PathBuf>,
+
     /// Memory for the tables of the PEM: 256M, 1G
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub pem_memory: Option<u64>,
@@ -125,6 +129,18 @@ pub fn size(text: &str) -> std::result::Result<u64, String> {
         _ => return Err(wrong()),
     };
     number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
+/// The file, if a protocol plugin is in it: told at once, not in a log when nothing is parsed.
+fn protocol_plugin(file: &Path) -> Result<PathBuf> {
+    let bytes = std::fs::read(file).map_err(|e| Error::io(format!("read {}", file.display()), &e))?;
+    let refused = |why: String| Error::new(Code::Invalid, format!("{} cannot be used: {why}", file.display()));
+    let kind = host::admission::inspect(&bytes).map_err(|e| refused(e.to_string()))?.manifest.kind;
+    if kind != host::manifest::Kind::Protocol {
+        let why = format!("it is a {}, and --plugin takes protocols", kind.name());
+        return Err(refused(why).hint("a script is run with: px run FILE"));
+    }
+    file.canonicalize().map_err(|e| Error::io(format!("read {}", file.display()), &e))
 }
 
 /// Events of children that wait for the supervisor: each child has one or two in its life.
@@ -269,7 +285,7 @@ impl System {
             identity: identity(&pki.vizier),
             address_file: folders.address_file(),
             agents_expected: vec![id.clone()],
-            plugins,
+            plugins: plugins.clone(),
             cache: folders.cache(&data)?,
         };
         let replay = match &command.replay {
@@ -279,6 +295,7 @@ impl System {
             }
             None => None,
         };
+        let protocols = command.plugins.iter().map(|file| protocol_plugin(file)).collect::<Result<_>>()?;
         let pem = roles::Pem {
             user,
             id: id.clone(),
@@ -288,6 +305,8 @@ impl System {
             identity: identity(&pki.agents[0].1),
             store_bytes: command.pem_memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
             body_bytes: command.body_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            plugins,
+            protocols,
         };
         let announce = roles::Announce {
             user,
@@ -423,6 +442,16 @@ pub fn given_up(role: Role, fatal: Fatal) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_protocol_plugin_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.wasm");
+        assert!(protocol_plugin(&file).unwrap_err().message.contains("read"));
+        std::fs::write(&file, b"no component").unwrap();
+        let error = protocol_plugin(&file).unwrap_err().message;
+        assert!(error.contains("x.wasm cannot be used"), "{error}");
+    }
 
     #[test]
     fn sizes_as_typed() {

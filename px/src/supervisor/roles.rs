@@ -117,6 +117,12 @@ pub struct Pem {
     pub identity: Identity,
     pub store_bytes: Option<usize>,
     pub body_bytes: Option<usize>,
+    /// Folder with bundled plugins, for those that are protocols.
+    #[serde(default)]
+    pub plugins: Option<PathBuf>,
+    /// Protocol plugins beside them.
+    #[serde(default)]
+    pub protocols: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

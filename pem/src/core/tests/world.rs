@@ -23,6 +23,8 @@ pub struct World {
     pub core: Core,
     pub store: Arc<Store>,
     pub now_ns: u64,
+    /// What the kernel says of bytes from here on.
+    pub protocol: u8,
     seq: u64,
     positions: Positions,
 }
@@ -48,13 +50,13 @@ impl World {
     }
 
     pub fn with(config: Config) -> Self {
+        Self::over(store(), config)
+    }
+
+    pub fn over(store: Arc<Store>, config: Config) -> Self {
         let mut world = Self::silent();
-        world.core = {
-            let store = store();
-            let core = Core::new(config, &store);
-            world.store = store;
-            core
-        };
+        world.core = Core::new(config, &store);
+        world.store = store;
         world.core.apply(Input::Clock(Self::clock()));
         world.tick();
         world
@@ -67,6 +69,7 @@ impl World {
             core: Core::new(Config::default(), &store),
             store,
             now_ns: 100_000_000_000,
+            protocol: protocol::UNKNOWN,
             seq: 0,
             positions: Positions::new(),
         }
@@ -174,6 +177,7 @@ impl World {
             pos,
             total: payload.len() as u32,
             direction: if sent { direction::SEND } else { direction::RECV },
+            protocol: self.protocol,
             role: role::UNKNOWN,
             flags: data_flags::POS_EXACT,
             ..Data::default()

@@ -35,7 +35,8 @@ fn count_up(numbers: &[i64]) -> bool {
 /// twice, and never less than what was there before it looked.
 #[test]
 fn readers_see_unbroken_runs_while_a_writer_writes() {
-    let store = Store::new(StoreConfig { budget_bytes: 256 << 10, batch_rows: 700 }, &[&NUMBERS]);
+    let store =
+        Store::new(StoreConfig { budget_bytes: 256 << 10, batch_rows: 700, ..StoreConfig::default() }, &[&NUMBERS]);
     let table = store.table("numbers").unwrap();
     let stop = AtomicBool::new(false);
     let scans = AtomicU64::new(0);

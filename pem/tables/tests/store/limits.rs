@@ -22,7 +22,10 @@ fn row(time_ns: i64, text: &str) -> [Value<'_>; 7] {
 fn a_table_stays_within_its_budget_and_one_batch() {
     for (seed, budget) in [(1, 256 << 10), (2, 1 << 20), (3, 8 << 20)] {
         let mut rows = Rows::new(seed);
-        let store = Store::new(StoreConfig { budget_bytes: budget, batch_rows: 1024 }, &[&EVERYTHING]);
+        let store = Store::new(
+            StoreConfig { budget_bytes: budget, batch_rows: 1024, ..StoreConfig::default() },
+            &[&EVERYTHING],
+        );
         let table = store.table("everything").unwrap();
         let mut appender = table.appender();
         let mut batch_bytes_max = 0;
@@ -78,7 +81,8 @@ fn shares_of_the_budget_follow_the_specs() {
 
 #[test]
 fn a_scan_reads_what_the_table_has_let_go_of() {
-    let store = Store::new(StoreConfig { budget_bytes: 100 << 10, batch_rows: 100 }, &[&EVERYTHING]);
+    let store =
+        Store::new(StoreConfig { budget_bytes: 100 << 10, batch_rows: 100, ..StoreConfig::default() }, &[&EVERYTHING]);
     let table = store.table("everything").unwrap();
     let mut appender = table.appender();
     let mut rows = Rows::new(5);
@@ -200,7 +204,10 @@ fn a_quiet_table_does_not_keep_a_chunk_per_tick() {
 
 #[test]
 fn batches_that_cannot_match_are_skipped() {
-    let store = Store::new(StoreConfig { budget_bytes: 64 << 20, batch_rows: 1000 }, &[&catalog::PROBE_STATUS]);
+    let store = Store::new(
+        StoreConfig { budget_bytes: 64 << 20, batch_rows: 1000, ..StoreConfig::default() },
+        &[&catalog::PROBE_STATUS],
+    );
     let table = store.table("probe_status").unwrap();
     let mut appender = table.appender();
     for time in 0..10_000 {

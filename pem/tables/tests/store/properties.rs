@@ -20,6 +20,7 @@ fn run(seed: u64) -> (u64, u64) {
     let config = StoreConfig {
         budget_bytes: [200 << 10, 1 << 20, 64 << 20][rows.random.below(3) as usize],
         batch_rows: [1, 7, 64, 333, 1024][rows.random.below(5) as usize],
+        ..StoreConfig::default()
     };
     let store = Store::new(config, &[&EVERYTHING]);
     let table = store.table("everything").unwrap();
@@ -102,7 +103,7 @@ fn the_same_appends_and_publishes_give_the_same_bytes() {
     for seed in 0..10 {
         let bytes = |publish_also: bool| {
             let mut rows = Rows::new(seed);
-            let config = StoreConfig { budget_bytes: 1 << 20, batch_rows: 500 };
+            let config = StoreConfig { budget_bytes: 1 << 20, batch_rows: 500, ..StoreConfig::default() };
             let store = Store::new(config, &[&EVERYTHING]);
             let table = store.table("everything").unwrap();
             let mut appender = table.appender();
