@@ -1,20 +1,18 @@
 //! `px plugin`: from nothing to a script's result over live data.
 
+mod test;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
 use plugins_build::{Built, Toolchain};
-use vizier_api::execute_request::What;
 
 use crate::cli::Global;
-use crate::client::connect;
 use crate::error::{Code, Error, Result};
 use crate::exit::Exit;
 use crate::output::human::{bytes_text, duration_text};
 use crate::paths;
-use crate::query::request::ResultArgs;
-use crate::query::{args, driver};
 use crate::style::Terminal;
 
 /// Make, build and try scripts of your own
@@ -33,7 +31,7 @@ pub struct Plugin {
 enum PluginCommand {
     New(New),
     Build(Build),
-    Test(Test),
+    Test(test::Test),
 }
 
 /// Make a folder with a new script
@@ -65,26 +63,6 @@ struct Build {
     out: Option<PathBuf>,
 }
 
-/// Build a script and run it against the running Vizier; shows the result and what it cost
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  px plugin test
-  px plugin test --since 1h -- --min-latency 50ms
-  px up --replay FILE, then px plugin test: against a recording")]
-struct Test {
-    /// Folder of the script
-    #[arg(default_value = ".", value_hint = clap::ValueHint::DirPath)]
-    dir: PathBuf,
-
-    #[command(flatten)]
-    result: ResultArgs,
-
-    /// Arguments of the script, after --
-    #[arg(last = true, value_name = "ARGUMENTS")]
-    args: Vec<String>,
-}
-
 pub async fn run(command: Plugin, global: &Global) -> Result<Exit> {
     let terminal = global.terminal();
     match command.command {
@@ -94,7 +72,7 @@ pub async fn run(command: Plugin, global: &Global) -> Result<Exit> {
             super::listing::print(&format!("{}\n", built.path.display()))?;
             Ok(Exit::Ok)
         }
-        PluginCommand::Test(command) => test(command, global, terminal).await,
+        PluginCommand::Test(command) => test::run(command, global, terminal).await,
     }
 }
 
@@ -133,20 +111,6 @@ fn build(dir: &Path, out: Option<&Path>, terminal: &Terminal) -> Result<Built> {
         bytes_text(built.bytes as u64)
     )));
     Ok(built)
-}
-
-async fn test(command: Test, global: &Global, terminal: Terminal) -> Result<Exit> {
-    let built = build(&command.dir, None, &terminal)?;
-    let arguments = args::parse(&command.args, None)?;
-    let bytes = std::fs::read(&built.path).map_err(|e| Error::io(format!("read {}", built.path.display()), &e))?;
-    let client = connect(global.vizier.as_ref()).await?;
-    let mut result = command.result;
-    result.follow = result.follow.map(|mode| mode.or_manifest(&built.manifest.to_json()));
-    let mut job = result.job(What::Component(bytes.into()), built.manifest.name.clone(), &terminal)?;
-    job.request.args = arguments;
-    // What it cost is half of what one wants to know of a script that one is writing.
-    job.stats = true;
-    driver::run(client, job, terminal).await
 }
 
 fn failed(error: &plugins_build::Error) -> Error {
