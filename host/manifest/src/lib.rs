@@ -23,6 +23,7 @@
 mod args;
 mod check;
 mod manifest;
+mod position;
 pub mod section;
 #[cfg(test)]
 mod tests;
@@ -30,3 +31,4 @@ mod tests;
 pub use args::{Arg, ArgType, Value, parse_duration};
 pub use check::nearest;
 pub use manifest::{Budget, Column, Error, Follow, Format, Kind, Manifest, Output, Sort, View, WORLD, Widget};
+pub use position::Position;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::Arg;
 use crate::check;
+use crate::position::Position;
 
 /// The world scripts are built for; what `world` is when a manifest leaves it out.
 pub const WORLD: &str = "pyxis:script@0.1.0";
@@ -19,11 +20,27 @@ pub struct Error {
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
+    /// Where in `plugin.toml`; none when the manifest came as JSON.
+    pub position: Option<Position>,
+    /// The key it is about, for whoever has the text.
+    pub(crate) key: Option<String>,
 }
 
 impl Error {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self { message: message.into(), hint: None, position: None, key: None }
+    }
+
+    pub(crate) fn at(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    fn located(mut self, text: &str) -> Self {
+        if self.position.is_none() {
+            self.position = self.key.as_deref().and_then(|key| Position::of_key(text, key));
+        }
+        self
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -223,9 +240,23 @@ pub struct Budget {
 impl Manifest {
     /// Reads `plugin.toml`.
     pub fn from_toml(text: &str) -> Result<Self, Error> {
-        let value: serde_json::Value = toml::from_str(text)
-            .map_err(|e| Error::new(format!("plugin.toml is not valid TOML: {}", e.to_string().trim_end())))?;
-        Self::from_value(value)
+        if text.len() > MANIFEST_BYTES_MAX {
+            return Err(Error::new(format!(
+                "plugin.toml has {} bytes, at most {MANIFEST_BYTES_MAX} are allowed",
+                text.len()
+            )));
+        }
+        let toml_error = |what: &str, e: &toml::de::Error| Error {
+            position: e.span().map(|span| Position::of_byte(text, span.start)),
+            ..Error::new(format!("{what}: {}", e.message().trim_end()))
+        };
+        let value: serde_json::Value =
+            toml::from_str(text).map_err(|e| toml_error("plugin.toml is not valid TOML", &e))?;
+        check::keys(&value).map_err(|e| e.located(text))?;
+        // From the text once more: of what serde refuses, only TOML's own reader knows the place.
+        let manifest: Self = toml::from_str(text).map_err(|e| toml_error("plugin.toml", &e))?;
+        check::meaning(&manifest).map_err(|e| e.located(text))?;
+        Ok(manifest)
     }
 
     /// Reads what [`Manifest::to_json`] wrote.
