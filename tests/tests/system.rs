@@ -11,6 +11,8 @@ mod input;
 mod lifecycle;
 #[path = "system/loss.rs"]
 mod loss;
+#[path = "system/plugins.rs"]
+mod plugins;
 #[path = "system/replay.rs"]
 mod replay;
 #[path = "system/scripts.rs"]

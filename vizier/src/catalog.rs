@@ -11,7 +11,7 @@ use vizier_engine::policy::AllowAll;
 use vizier_engine::{Engine, QueryContext, Registry};
 
 use crate::run::Clock;
-use crate::scripts::{Loaded, Scripts};
+use crate::scripts::{Loaded, Origin, Scripts};
 use crate::server::now_ns;
 use crate::status::Refusal;
 
@@ -98,7 +98,8 @@ fn script(loaded: &Loaded) -> Script {
         args: manifest.args.iter().map(argument).collect(),
         tables: manifest.tables.clone(),
         manifest: manifest.to_json(),
-        bundled: loaded.bundled,
+        bundled: loaded.origin == Origin::Bundled,
+        installed: loaded.origin == Origin::Installed,
     }
 }
 

@@ -11,6 +11,7 @@ pub mod agents;
 pub mod catalog;
 pub mod config;
 pub mod pki;
+pub mod plugins;
 mod request;
 mod run;
 pub mod runs;

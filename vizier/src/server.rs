@@ -18,10 +18,11 @@ use vizier_engine::{AgentId, Engine, EngineConfig, Registry};
 
 use crate::agents;
 use crate::config::Config;
+use crate::plugins::Plugins;
 use crate::runs::Runs;
 use crate::scripts::Scripts;
 use crate::service::Service;
-use crate::{socket, tls};
+use crate::{plugins, socket, tls};
 
 /// How long runs get to say goodbye to their clients when Vizier stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -144,7 +145,10 @@ impl Server {
         let stop = CancellationToken::new();
         let runs = Runs::new(&config.limits, stop.clone());
         let scripts = Scripts::new(runtime, config.plugins.clone(), config.limits.scripts_kept);
-        let service = Service::new(engine.clone(), scripts.clone(), runs, config.limits.clone());
+        let policy = plugins::Policy { trusted: config.trusted_keys.clone() };
+        let distribution = Arc::new(plugins::distribution::ScriptsOnly);
+        let plugins = Plugins::open(config.state.as_deref(), policy, scripts.clone(), distribution);
+        let service = Service::new(engine.clone(), scripts.clone(), plugins.clone(), runs, config.limits.clone());
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<VizierServer<Service>>().await;
         let reflection = tonic_reflection::server::Builder::configure()
@@ -167,7 +171,10 @@ impl Server {
         };
 
         let mut background = JoinSet::new();
-        background.spawn(async move { scripts.warm().await });
+        background.spawn(async move {
+            scripts.warm().await;
+            plugins.restore().await;
+        });
         if let Some((listener, tls)) = agents {
             let (registry, handshakes) = (engine.registry().clone(), config.limits.handshakes);
             background.spawn(agents::listen(listener, tls, registry, handshakes, stop.clone()));

@@ -1,6 +1,21 @@
 //! `px plugin`: from nothing to a script's result over live data.
 
+mod dev;
+mod inspect;
+mod install;
+mod keygen;
+mod list;
+mod outcome;
+mod pack;
+mod pull;
+mod push;
+mod remove;
+mod sign;
+mod stage;
+mod subject;
 mod test;
+mod verify;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -9,19 +24,22 @@ use clap::{Args, Subcommand};
 use plugins_build::{Built, Toolchain};
 
 use crate::cli::Global;
-use crate::error::{Code, Error, Result};
+use crate::commands::listing::ListFormat;
+use crate::error::{Code, Error, Position, Result};
 use crate::exit::Exit;
 use crate::output::human::{bytes_text, duration_text};
 use crate::paths;
 use crate::style::Terminal;
 
-/// Make, build and try scripts of your own
+/// Make, build, try, pack, sign, publish and install plugins
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   px plugin new slow_posts            a folder with a script in Rust that runs as it is
   cd slow_posts && px plugin test     build it and run it over live data
-  px plugin build                     only build it: target/plugins/slow_posts.wasm")]
+  px plugin build                     only build it: target/plugins/slow_posts.wasm
+  px plugin push . registry.example.com/team/slow_posts
+  px plugin install registry.example.com/team/slow_posts && px run slow_posts")]
 pub struct Plugin {
     #[command(subcommand)]
     command: PluginCommand,
@@ -32,6 +50,17 @@ enum PluginCommand {
     New(New),
     Build(Build),
     Test(test::Test),
+    Dev(dev::Dev),
+    Inspect(inspect::Inspect),
+    Pack(pack::Pack),
+    Keygen(keygen::Keygen),
+    Sign(sign::Sign),
+    Verify(verify::Verify),
+    Push(push::Push),
+    Pull(pull::Pull),
+    Install(install::Install),
+    Remove(remove::Remove),
+    List(list::List),
 }
 
 /// Make a folder with a new script
@@ -63,6 +92,18 @@ struct Build {
     out: Option<PathBuf>,
 }
 
+impl Plugin {
+    /// Whether errors are wanted as JSON.
+    pub fn for_programs(&self, terminal: &Terminal) -> bool {
+        match &self.command {
+            PluginCommand::Test(command) => command.result.format(terminal).for_programs(),
+            PluginCommand::Inspect(command) => command.output != ListFormat::Table,
+            PluginCommand::List(command) => command.list.output != ListFormat::Table,
+            _ => false,
+        }
+    }
+}
+
 pub async fn run(command: Plugin, global: &Global) -> Result<Exit> {
     let terminal = global.terminal();
     match command.command {
@@ -73,6 +114,17 @@ pub async fn run(command: Plugin, global: &Global) -> Result<Exit> {
             Ok(Exit::Ok)
         }
         PluginCommand::Test(command) => test::run(command, global, terminal).await,
+        PluginCommand::Dev(command) => dev::run(command, global).await,
+        PluginCommand::Inspect(command) => inspect::run(command, global).await,
+        PluginCommand::Pack(command) => pack::run(command, global).await,
+        PluginCommand::Keygen(command) => keygen::run(&command, global),
+        PluginCommand::Sign(command) => sign::run(command, global).await,
+        PluginCommand::Verify(command) => verify::run(command, global).await,
+        PluginCommand::Push(command) => push::run(command, global).await,
+        PluginCommand::Pull(command) => pull::run(command, global).await,
+        PluginCommand::Install(command) => install::run(command, global).await,
+        PluginCommand::Remove(command) => remove::run(command, global).await,
+        PluginCommand::List(command) => list::run(command, global).await,
     }
 }
 
@@ -125,7 +177,15 @@ fn failed(error: &plugins_build::Error) -> Error {
             Error::new(Code::Invalid, format!("{what} does not compile")).hint("the compiler's messages are above")
         }
         E::NotAPlugin { .. } => Error::usage(text).hint("px plugin new NAME makes one"),
-        E::Manifest { .. } | E::World(_) => Error::new(Code::Invalid, text),
+        E::Manifest { path, source } => manifest(&path.display().to_string(), source),
+        E::World(_) => Error::new(Code::Invalid, text),
         E::Io { .. } => Error::new(Code::Io, text),
     }
+}
+
+/// A mistake in a manifest, with its line when it was a text.
+fn manifest(file: &str, error: &host_manifest::Error) -> Error {
+    let place = error.position.as_ref().map(|at| format!("{file}:{at}: ")).unwrap_or_default();
+    let position = error.position.clone().map(|at| Position { text: at.text, line: at.line, column: at.column });
+    Error::new(Code::Invalid, format!("{place}{}", error.message)).hint_some(error.hint.clone()).at(position)
 }

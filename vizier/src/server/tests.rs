@@ -5,6 +5,7 @@ mod follow;
 mod harness;
 mod limits;
 mod partial;
+mod plugins;
 mod scripts;
 
 use vizier_api::execute_request::What;
