@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use host::meter::{Budget, Meter};
+use host::tenant::{self, Tenant};
 use host::{Config, RunReport, RunRequest, Runtime, Script};
 use tokio_util::sync::CancellationToken;
 
@@ -97,6 +98,7 @@ async fn main() {
     }
     table.add("a runaway's overrun of its budget, p50", median(&mut over), "ns");
     table.add("a runaway's overrun of its budget, most", quantile(&mut over, 1.0), "ns");
+    tenants(&mut table, &script, &evil).await;
     let _ = std::fs::remove_dir_all(&dir);
     table.print();
 }
@@ -125,6 +127,75 @@ async fn sample(script: &Script, what: &str, into: &mut Vec<f64>) {
         assert!(report.result.is_ok());
         // As requests come: not in a row.
         tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// 64 runs at once: one tenant's loop for ever and are begun again as they end, another's come as requests do. What the other's
+/// take against when it is alone.
+async fn tenants(table: &mut Table, script: &Arc<Script>, evil: &Arc<Script>) {
+    const HOSTILE: usize = 56;
+    const OTHERS: usize = 8;
+    for what in ["plan", "count"] {
+        let (mut alone, mut beside) = (vec![], vec![]);
+        for _ in 0..ROUNDS {
+            others(script, what, OTHERS, &mut alone).await;
+            let stop = CancellationToken::new();
+            let budget = tenant::Budget { runs: HOSTILE, ..tenant::Budget::UNLIMITED };
+            let hostile = Arc::new(Tenant::new("hostile", budget));
+            let runaways: Vec<_> = (0..HOSTILE)
+                .map(|_| {
+                    let (evil, hostile, stop) = (Arc::clone(evil), Arc::clone(&hostile), stop.clone());
+                    tokio::spawn(async move {
+                        while !stop.is_cancelled() {
+                            let mut request = request("attack", "spin");
+                            // Ended and begun again, so that none is known for long as one that computes.
+                            let budget = Budget { guest_cpu_ns: 20_000_000, ..Budget::default() };
+                            request.meter = Arc::new(Meter::of(Arc::clone(&hostile), budget));
+                            request.cancel = stop.child_token();
+                            drop(evil.run(request).await);
+                        }
+                    })
+                })
+                .collect();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            others(script, what, OTHERS, &mut beside).await;
+            stop.cancel();
+            for runaway in runaways {
+                runaway.await.expect("it ends");
+            }
+        }
+        let label = format!("{what}, 64 runs at once, two tenants, one hostile");
+        for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
+            let (alone, beside) = (quantile(&mut alone, q), quantile(&mut beside, q));
+            table.add(&format!("{label}: the other's {name}, alone"), alone, "ns");
+            table.add(&format!("{label}: the other's {name}, beside"), beside, "ns");
+            table.add(&format!("{label}: {name} slowed by"), beside / alone, "x");
+        }
+    }
+}
+
+/// Runs of a tenant of their own, so many at a time.
+async fn others(script: &Arc<Script>, what: &'static str, at_once: usize, into: &mut Vec<f64>) {
+    let tenant = Arc::new(Tenant::new("other", tenant::Budget::UNLIMITED));
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..at_once {
+        let (script, tenant) = (Arc::clone(script), Arc::clone(&tenant));
+        tasks.spawn(async move {
+            let mut took = Vec::new();
+            for _ in 0..50 {
+                let mut request = request("what", what);
+                request.meter = Arc::new(Meter::of(Arc::clone(&tenant), Budget::default()));
+                let began = Instant::now();
+                let report = script.run(request).await;
+                took.push(nanos(began.elapsed()));
+                assert!(report.result.is_ok(), "{report:?}");
+                tokio::time::sleep(Duration::from_millis(3 + n as u64 % 3)).await;
+            }
+            took
+        });
+    }
+    while let Some(took) = tasks.join_next().await {
+        into.extend(took.expect("it ends"));
     }
 }
 

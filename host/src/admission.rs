@@ -1,6 +1,6 @@
 //! What may become a script: checked on the bytes, before anything is compiled.
 
-use host_manifest::{Manifest, section};
+use host_manifest::{Kind, Manifest, section};
 use sha2::{Digest, Sha256};
 use wasmparser::{
     ComponentExternalKind, ComponentTypeRef, Encoding, Parser, Payload, TypeBounds, Validator, WasmFeatures,
@@ -11,25 +11,68 @@ use crate::error::Error;
 /// Largest component. Python components, the largest there are, have 18 MiB.
 pub const COMPONENT_BYTES_MAX: usize = 32 << 20;
 
-/// Functions of a component and bytes of one function's code: together with the size they bound what compiling takes until it
-/// moves to a process of its own. Python has 20,000 functions; the longest, an interpreter's loop, 120 KiB.
+/// Components and modules in one another. Go's, with its adapter, are three deep; checking takes time by the square of it.
+const NESTING_MAX: usize = 64;
+
+/// Functions of a component and bytes of one function's code. Where there is a compiler process ([`crate::compiler`]) its limits
+/// bound what compiling takes, and these only spare it the work; an embedder without one has these alone. Python has 20,000
+/// functions; the longest, an interpreter's loop, 120 KiB.
 const FUNCTIONS_MAX: usize = 100_000;
 const FUNCTION_BYTES_MAX: usize = 1 << 20;
+
+/// Debug information of a component. It is read when the guest traps, for each frame anew, in the host; line tables of a Rust
+/// script with its standard library take 1 MiB, and a frame then some milliseconds.
+const DEBUG_BYTES_MAX: usize = 4 << 20;
 
 /// Where our interfaces live.
 const NAMESPACE: &str = "pyxis:";
 /// Version of the contract. A newer minor one may have what we have not.
 const VERSION: (u64, u64) = (0, 1);
-/// What a component may import; nothing else.
-const INTERFACES: &[&str] = &[
-    "pyxis:common/types",
-    "pyxis:common/log",
-    "pyxis:script/tables",
-    "pyxis:script/batches",
-    "pyxis:script/output",
-    "pyxis:script/params",
-    "pyxis:script/clock",
-];
+/// What the worlds offer and ask for.
+struct World {
+    /// What a component may import; nothing else.
+    interfaces: &'static [&'static str],
+    /// What it must export: all of these.
+    exports: &'static [(&'static str, ComponentExternalKind)],
+    /// How an author gets that.
+    exporting: &'static str,
+}
+
+const SCRIPT: World = World {
+    interfaces: &[
+        "pyxis:common/types",
+        "pyxis:common/log",
+        "pyxis:script/tables",
+        "pyxis:script/batches",
+        "pyxis:script/output",
+        "pyxis:script/params",
+        "pyxis:script/clock",
+    ],
+    exports: &[("run", ComponentExternalKind::Func)],
+    exporting: "a Rust script calls `pyxis_sdk::script!(run)`; other languages export `run` of the world pyxis:script/script",
+};
+const FUNCTION: World = World {
+    interfaces: &["pyxis:common/types", "pyxis:common/log", "pyxis:function/arguments"],
+    exports: &[
+        ("pyxis:function/scalars", ComponentExternalKind::Instance),
+        ("pyxis:function/aggregates", ComponentExternalKind::Instance),
+        ("pyxis:function/tables", ComponentExternalKind::Instance),
+    ],
+    exporting: "a Rust plugin calls `pyxis_sdk::functions!{ … }`; other languages export the interfaces of pyxis:function/function",
+};
+const PROTOCOL: World = World {
+    interfaces: &["pyxis:common/types", "pyxis:common/log"],
+    exports: &[("pyxis:protocol/parser", ComponentExternalKind::Instance)],
+    exporting: "a Rust protocol calls `pyxis_sdk::protocol!(Type)`; other languages export the interface pyxis:protocol/parser",
+};
+
+fn world(kind: Kind) -> &'static World {
+    match kind {
+        Kind::Script => &SCRIPT,
+        Kind::Function => &FUNCTION,
+        Kind::Protocol => &PROTOCOL,
+    }
+}
 
 /// WebAssembly that guests may use: what the compilers of the languages we support emit by default, and nothing that is young
 /// (GC, exceptions, threads, memory64) or nondeterministic (relaxed SIMD).
@@ -67,6 +110,12 @@ pub fn digest(bytes: &[u8]) -> String {
 /// Checks all that can be checked without compiling. The types of imports and exports are checked when the component is linked.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, Error> {
     is_component(bytes)?;
+    if nested(bytes) > NESTING_MAX {
+        return Err(refuse(
+            format!("the component is not valid: components in components, more than {NESTING_MAX} deep"),
+            "rebuild it with the tools of your language; none nests so deep",
+        ));
+    }
     let mut validator = Validator::new_with_features(FEATURES);
     validator.validate_all(bytes).map_err(|e| {
         refuse(
@@ -90,27 +139,44 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Error> {
             "large tables belong into data, not code",
         ));
     }
-    if let Some(import) = found.imports.iter().find(|name| !allowed(name)) {
-        let hint = if import.starts_with("wasi:") {
-            "scripts have no WASI: build for wasm32-unknown-unknown, as `px plugin build` does"
-        } else if import.starts_with(NAMESPACE) {
-            "it was built for another version of the contract; rebuild it with this version's SDK"
-        } else {
-            "a script can import the interfaces of pyxis:common and pyxis:script and nothing else"
-        };
+    if found.debug_bytes > DEBUG_BYTES_MAX {
         return Err(refuse(
-            format!("the component imports `{import}`, which the world {} does not have", host_manifest::WORLD),
-            hint,
+            format!(
+                "the component has {} bytes of debug information, at most {DEBUG_BYTES_MAX} are allowed",
+                found.debug_bytes
+            ),
+            "build it with line tables only, as `px plugin build --debug` does, or without",
         ));
     }
-    if !found.exports.iter().any(|(name, kind)| name == "run" && *kind == ComponentExternalKind::Func) {
+    // A manifest that cannot be read is told below; imports come first.
+    let kind =
+        found.manifest.as_deref().and_then(|json| Manifest::from_json(json).ok()).map_or(Kind::Script, |m| m.kind);
+    let (world, world_name) = (world(kind), kind.world());
+    if let Some(import) = found.imports.iter().find(|name| !allowed(name, world)) {
+        let hint = if import.starts_with("wasi:") {
+            "plugins have no WASI: build for wasm32-unknown-unknown, as `px plugin build` does".to_owned()
+        } else if import.starts_with(NAMESPACE) {
+            "it was built for another version of the contract; rebuild it with this version's SDK".to_owned()
+        } else {
+            format!("it can import {} and nothing else", world.interfaces.join(", "))
+        };
+        return Err(refuse(
+            format!("the component imports `{import}`, which the world {world_name} does not have"),
+            &hint,
+        ));
+    }
+    let has = |(name, external): &(&str, _)| {
+        found.exports.iter().any(|(has, kind)| has.split('@').next() == Some(*name) && kind == external)
+    };
+    if let Some((name, _)) = world.exports.iter().find(|export| !has(export)) {
         let has = found.exports.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         return Err(refuse(
             format!(
-                "the component does not export `run`, so it is no script (it exports {})",
+                "the component does not export `{name}`, so it is no {} (it exports {})",
+                kind.name(),
                 if has.is_empty() { "nothing" } else { &has }
             ),
-            "a Rust script calls `pyxis_sdk::script!(run)`; other languages export `run` of the world pyxis:script/script",
+            world.exporting,
         ));
     }
     let manifest = match found.manifest {
@@ -172,6 +238,26 @@ struct Found {
     manifest: Option<Vec<u8>>,
     functions: usize,
     function_bytes: usize,
+    debug_bytes: usize,
+}
+
+/// How deep components and modules lie in one another, as far as it matters.
+fn nested(bytes: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0usize, 0usize);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload {
+            Ok(Payload::Version { .. }) => depth += 1,
+            Ok(Payload::End(_)) => depth = depth.saturating_sub(1),
+            Ok(_) => {}
+            // What is wrong is told by the validator.
+            Err(_) => break,
+        }
+        deepest = deepest.max(depth);
+        if deepest > NESTING_MAX {
+            break;
+        }
+    }
+    deepest
 }
 
 fn walk(bytes: &[u8]) -> Result<Found, wasmparser::BinaryReaderError> {
@@ -202,6 +288,9 @@ fn walk(bytes: &[u8]) -> Result<Found, wasmparser::BinaryReaderError> {
             Payload::CustomSection(custom) if depth == 1 && custom.name() == section::NAME => {
                 found.manifest = Some(custom.data().to_vec());
             }
+            Payload::CustomSection(custom) if custom.name().starts_with(".debug_") => {
+                found.debug_bytes = found.debug_bytes.saturating_add(custom.data().len());
+            }
             Payload::CodeSectionEntry(body) => {
                 found.functions += 1;
                 found.function_bytes = found.function_bytes.max(body.range().len());
@@ -212,12 +301,12 @@ fn walk(bytes: &[u8]) -> Result<Found, wasmparser::BinaryReaderError> {
     Ok(found)
 }
 
-fn allowed(import: &str) -> bool {
+fn allowed(import: &str, world: &World) -> bool {
     let Some((interface, version)) = import.split_once('@') else {
         return false;
     };
     let mut numbers = version.splitn(3, '.').map(|n| n.parse::<u64>().ok());
-    INTERFACES.contains(&interface)
+    world.interfaces.contains(&interface)
         && numbers.next() == Some(Some(VERSION.0))
         && numbers.next() == Some(Some(VERSION.1))
 }

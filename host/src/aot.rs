@@ -196,11 +196,18 @@ fn read(path: &Path, most: u64) -> Result<Vec<u8>, Refused> {
     Ok(bytes)
 }
 
+/// Code that our own compiler process made just now.
+pub(crate) fn ours(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    deserialize(engine, code)
+}
+
 #[allow(unsafe_code, reason = "the one place where native code is taken from a file")]
 fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: `deserialize` runs what it is given as native code, so the bytes must come unchanged from `Component::serialize`
-    // of a compatible engine. `code` lies in our own memory, so nobody changes it after the check. The only caller passes what
-    // `verified` gave: bytes whose HMAC under a key that only this user can read was made by `store`, which is given the output
-    // of `Component::serialize` and nothing else. Compatibility with this engine is checked by wasmtime itself.
+    // of a compatible engine. `code` lies in our own memory, so nobody changes it after the check. There are two callers.
+    // `Cache::load` passes what `verified` gave: bytes whose HMAC under a key that only this user can read was made by `store`,
+    // which is given what the compiler made and nothing else. `ours` passes what the compiler has just made: the child that
+    // `compiler::Process` started from the embedder's own program, over a pipe nobody else holds an end of. Compatibility with
+    // this engine is checked by wasmtime itself.
     unsafe { Component::deserialize(engine, code) }
 }

@@ -154,7 +154,7 @@ pub(crate) fn uint128s(array: &ArrayRef) -> Option<Vec<u64>> {
     Some((0..array.len()).flat_map(|i| [half(&array.value(i)[..8]), half(&array.value(i)[8..])]).collect())
 }
 
-/// None: the column is of another type.
+/// None: the column is of another type. A dictionary written out may be far larger than it is: see [`utf8_bytes`].
 pub(crate) fn utf8s(array: &ArrayRef) -> Option<Texts> {
     if let Some(a) = array.as_string_opt::<i32>() {
         return Some(texts(a.value_offsets(), a.value_data()));
@@ -170,6 +170,14 @@ pub(crate) fn utf8s(array: &ArrayRef) -> Option<Texts> {
         offsets.push(bytes.len() as u32);
     }
     Some(Texts { offsets, bytes })
+}
+
+/// Bytes of all rows of a text column together, written out.
+pub(crate) fn utf8_bytes(array: &ArrayRef) -> u64 {
+    let Some(coded) = text_dictionary(array) else { return 0 };
+    let values = coded.values().as_string::<i32>();
+    let length = |key: usize| if values.is_null(key) { 0 } else { values.value_length(key) as u64 };
+    coded.keys().iter().flatten().map(|key| length(key as usize)).sum()
 }
 
 /// None: the column is of another type.

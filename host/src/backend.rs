@@ -34,7 +34,7 @@ pub trait Frame: Send + Sync {
     /// Names of the tables the plan reads, sub-queries and SQL text included, each once. The host asks before a frame is
     /// displayed or collected, and denies what the script's manifest does not name; so it must not leave one out.
     //
-    // Required on purpose (added 07:52 by the host): a default would either fail open or fail every script.
+    // Required on purpose: a default would either fail open or fail every script.
     fn sources(&self) -> Vec<String>;
     /// The optimised plan as text, one operator a line.
     fn explain(&self) -> Result<String, Error>;

@@ -30,6 +30,10 @@ const INSTANCE_BYTES_MAX: usize = 1 << 20;
 const KEEP_RESIDENT_BYTES: usize = 512 << 10;
 const WARM_SLOTS_MAX: u32 = 8;
 
+/// Instances of function plugins at once, in all queries together: each takes a slot of the pool as a run does. 32 queries with two
+/// functions in two partitions each.
+pub(crate) const FUNCTION_INSTANCES_MAX: u32 = 128;
+
 /// Stack of guest code. A guest's recursion ends here, with a trap.
 const GUEST_STACK_BYTES: usize = 512 << 10;
 /// The fibre has the guest's stack and room for those host calls that run on it: argument lists and array copies, no planning.
@@ -54,7 +58,7 @@ pub(crate) fn engine(config: &Config) -> Result<Engine, Error> {
     engine.map_err(|e| Error::Internal(format!("cannot make a wasm engine: {e:#}")))
 }
 
-fn settings(config: &Config, pooled: bool) -> wasmtime::Config {
+pub(crate) fn settings(config: &Config, pooled: bool) -> wasmtime::Config {
     let mut settings = wasmtime::Config::new();
     settings
         .epoch_interruption(true)
@@ -68,13 +72,16 @@ fn settings(config: &Config, pooled: bool) -> wasmtime::Config {
         .cranelift_opt_level(wasmtime::OptLevel::Speed)
         .max_wasm_stack(GUEST_STACK_BYTES)
         .async_stack_size(FIBER_STACK_BYTES)
+        // Line tables are kept where a component has them, and cost nothing where it has none.
+        .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Enable)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(BACKTRACE_FRAMES_MAX));
     if pooled {
         let mut pool = PoolingAllocationConfig::default();
-        pool.total_component_instances(config.runs_max)
-            .total_core_instances(config.runs_max * CORE_INSTANCES_MAX)
-            .total_memories(config.runs_max * MEMORIES_MAX)
-            .total_tables(config.runs_max * TABLES_MAX)
+        let instances = config.runs_max + FUNCTION_INSTANCES_MAX;
+        pool.total_component_instances(instances)
+            .total_core_instances(instances * CORE_INSTANCES_MAX)
+            .total_memories(instances * MEMORIES_MAX)
+            .total_tables(instances * TABLES_MAX)
             .total_stacks(config.runs_max)
             .max_core_instances_per_component(CORE_INSTANCES_MAX)
             .max_memories_per_component(MEMORIES_MAX)

@@ -28,13 +28,22 @@ impl Limits {
 
     fn grow(&mut self, by: usize, maximum_reached: bool) -> bool {
         let used = self.used.saturating_add(by);
-        if used > self.most || maximum_reached {
+        let tenant = self.meter.tenant.as_ref();
+        if used > self.most || maximum_reached || !tenant.is_none_or(|tenant| tenant.grow(by as u64)) {
             self.refused = true;
             return false;
         }
         self.used = used;
         self.meter.memory_peak_bytes.fetch_max(used as u64, Ordering::Relaxed);
         true
+    }
+}
+
+impl Drop for Limits {
+    fn drop(&mut self) {
+        if let Some(tenant) = &self.meter.tenant {
+            tenant.shrink(self.used as u64);
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! What a run has used, and the most it may use. Shared by the guest's store, the host functions and the engine, so that
 //! work done on a guest's behalf counts against the same budget as the guest's own.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Exhausted};
+use crate::tenant::Tenant;
 
 /// The most a run may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,8 @@ impl Default for Budget {
 pub struct Meter {
     /// The limits.
     pub budget: Budget,
+    /// Whose sums it counts against too.
+    pub tenant: Option<Arc<Tenant>>,
     /// Used so far.
     pub guest_cpu_ns: AtomicU64,
     /// Highest so far.
@@ -75,16 +79,23 @@ impl Meter {
         Self { budget, ..Self::default() }
     }
 
+    /// A meter at zero, of a run of this tenant.
+    pub fn of(tenant: Arc<Tenant>, budget: Budget) -> Self {
+        Self { tenant: Some(tenant), ..Self::new(budget) }
+    }
+
     /// Rows and bytes read from tables.
     pub fn charge_scan(&self, rows: u64, bytes: u64) -> Result<(), Error> {
         self.bytes_scanned.fetch_add(bytes, Ordering::Relaxed);
-        charge(&self.rows_scanned, rows, self.budget.rows_scanned, Exhausted::Rows)
+        charge(&self.rows_scanned, rows, self.budget.rows_scanned, Exhausted::Rows)?;
+        self.tenant.as_ref().map_or(Ok(()), |tenant| tenant.charge_rows(rows))
     }
 
     /// Rows and bytes put out.
     pub fn charge_output(&self, rows: u64, bytes: u64) -> Result<(), Error> {
         charge(&self.output_rows, rows, self.budget.output_rows, Exhausted::Output)?;
-        charge(&self.output_bytes, bytes, self.budget.output_bytes, Exhausted::Output)
+        charge(&self.output_bytes, bytes, self.budget.output_bytes, Exhausted::Output)?;
+        self.tenant.as_ref().map_or(Ok(()), |tenant| tenant.charge_output(bytes))
     }
 
     /// One call into the host.

@@ -5,8 +5,11 @@
 //! has used [`FIRST_CLASS_NS`] of processor time moves to the second: half as many threads, which the operating system lets
 //! run when nothing else wants the core. Within a class, runs take turns at every epoch. So a script that loops for ever
 //! costs others next to nothing, and a script that plans (tens of microseconds) never waits behind one that computes.
+//!
+//! The turns are tenants': each tenant with runs in a queue has one run polled, then the next tenant has. A tenant whose runs
+//! together have computed much of late starts in the second class, however new the run ([`Tenant::credit`]).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -14,6 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use crate::error::Error;
+use crate::tenant::Tenant;
 
 /// Processor time after which a run is second class. Planning takes well under 1 ms, so this is ten times what a script needs
 /// that only plans.
@@ -45,10 +49,43 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    // Bounded by the number of runs, which the runtime bounds.
-    tasks: Mutex<VecDeque<Arc<Task>>>,
+    tasks: Mutex<Turns>,
     waiting: AtomicUsize,
     ready: Condvar,
+}
+
+/// Runs that are to be polled, by tenant. Bounded by the number of runs, which the runtime bounds.
+#[derive(Default)]
+struct Turns {
+    by_tenant: HashMap<u64, VecDeque<Arc<Task>>>,
+    /// Each tenant of the map once.
+    order: VecDeque<u64>,
+    len: usize,
+}
+
+impl Turns {
+    fn push(&mut self, task: Arc<Task>) {
+        let tenant = task.tenant;
+        let tasks = self.by_tenant.entry(tenant).or_default();
+        if tasks.is_empty() {
+            self.order.push_back(tenant);
+        }
+        tasks.push_back(task);
+        self.len += 1;
+    }
+
+    fn pop(&mut self) -> Option<Arc<Task>> {
+        let tenant = self.order.pop_front()?;
+        let tasks = self.by_tenant.get_mut(&tenant)?;
+        let task = tasks.pop_front()?;
+        if tasks.is_empty() {
+            self.by_tenant.remove(&tenant);
+        } else {
+            self.order.push_back(tenant);
+        }
+        self.len -= 1;
+        Some(task)
+    }
 }
 
 /// A run as the pool sees it.
@@ -56,6 +93,7 @@ pub(crate) struct Task {
     work: Mutex<Option<Work>>,
     state: AtomicU8,
     class: Arc<AtomicU8>,
+    tenant: u64,
     shared: Arc<Shared>,
 }
 
@@ -63,6 +101,7 @@ pub(crate) struct Task {
 #[derive(Clone)]
 pub(crate) struct Place {
     class: Arc<AtomicU8>,
+    tenant: u64,
     shared: Arc<Shared>,
 }
 
@@ -95,9 +134,14 @@ impl Pool {
         Ok(pool)
     }
 
-    /// A place for a run that is spawned later.
-    pub(crate) fn place(&self) -> Place {
-        Place { class: Arc::new(AtomicU8::new(Class::First as u8)), shared: Arc::clone(&self.0) }
+    /// A place for a run that is spawned later. Runs without a tenant are one tenant, with all the credit there is.
+    pub(crate) fn place(&self, tenant: Option<&Tenant>) -> Place {
+        let class = if tenant.is_none_or(Tenant::credit) { Class::First } else { Class::Second };
+        Place {
+            class: Arc::new(AtomicU8::new(class as u8)),
+            tenant: tenant.map_or(0, Tenant::id),
+            shared: Arc::clone(&self.0),
+        }
     }
 
     /// Polls the work until it is done.
@@ -106,6 +150,7 @@ impl Pool {
             work: Mutex::new(Some(work)),
             state: AtomicU8::new(IDLE),
             class: Arc::clone(&place.class),
+            tenant: place.tenant,
             shared: Arc::clone(&self.0),
         });
         Arc::clone(&task).wake();
@@ -175,8 +220,8 @@ impl Shared {
             drop(tasks);
             return drop(task);
         }
-        tasks.push_back(task);
-        queue.waiting.store(tasks.len(), Ordering::Relaxed);
+        tasks.push(task);
+        queue.waiting.store(tasks.len, Ordering::Relaxed);
         drop(tasks);
         queue.ready.notify_one();
     }
@@ -188,8 +233,8 @@ impl Shared {
             if self.stop.load(Ordering::SeqCst) {
                 return None;
             }
-            if let Some(task) = tasks.pop_front() {
-                queue.waiting.store(tasks.len(), Ordering::Relaxed);
+            if let Some(task) = tasks.pop() {
+                queue.waiting.store(tasks.len, Ordering::Relaxed);
                 return Some(task);
             }
             tasks = queue.ready.wait(tasks).unwrap_or_else(PoisonError::into_inner);
@@ -221,7 +266,7 @@ fn serve(shared: &Arc<Shared>, class: Class) {
     }
 }
 
-fn yield_priority() {
+pub(crate) fn yield_priority() {
     use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
     let value = ThreadPriorityValue::try_from(SECOND_CLASS_PRIORITY).expect("the constant is below 100");
     if let Err(reason) = set_current_thread_priority(ThreadPriority::Crossplatform(value)) {

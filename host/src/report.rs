@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use wasmtime::{Trap, WasmBacktrace};
+use wasmtime::{FrameInfo, FrameSymbol, Trap, WasmBacktrace};
 
 use crate::bindings::pyxis::common::types;
 use crate::convert;
@@ -14,6 +14,10 @@ use crate::state::Stop;
 
 /// Frames of the guest told with a trap.
 const FRAMES_MAX: usize = 12;
+/// Longest name of a function or file in them; generic Rust has some of hundreds of bytes.
+const NAME_BYTES_MAX: usize = 512;
+/// Where `px plugin build` says that a plugin's own files lie.
+const PLUGIN_DIR: &str = "/plugin/";
 
 /// How a run ended, and what it used. What was displayed and emitted until then holds, whatever the result.
 #[derive(Clone, Debug)]
@@ -53,7 +57,8 @@ impl RunReport {
     pub(crate) fn new(result: Result<(), Error>, control: &Control, meter: &Meter, fuel: bool, total_ns: u64) -> Self {
         let host_cpu_ns = control.host_ns.load(Ordering::Relaxed);
         let guest_cpu_ns = control.thread_ns().saturating_sub(host_cpu_ns);
-        meter.guest_cpu_ns.store(guest_cpu_ns, Ordering::Relaxed);
+        // Functions of plugins that its frames called have charged theirs already.
+        meter.guest_cpu_ns.fetch_add(guest_cpu_ns, Ordering::Relaxed);
         let marks = control.marks.lock().unwrap_or_else(PoisonError::into_inner);
         Self {
             result,
@@ -93,10 +98,19 @@ pub(crate) fn outcome(called: wasmtime::Result<Result<(), types::Error>>, contro
         return Err(Error::Exhausted(Exhausted::Memory));
     }
     if trap.is_none() && error.downcast_ref::<WasmBacktrace>().is_none() {
-        return match error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
-            Some(_) => Err(Error::Unavailable("all slots for scripts are taken; try again".into())),
-            None => Err(Error::Internal(format!("the script could not be started: {error:#}"))),
-        };
+        if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
+            return Err(Error::Unavailable("all slots for scripts are taken; try again".into()));
+        }
+        if control.memory_refused.load(Ordering::Relaxed) != 0 {
+            // What it begins with is more than it may have.
+            return Err(Error::Exhausted(Exhausted::Memory));
+        }
+        if control.instantiate_ns.load(Ordering::Relaxed) == 0 {
+            return Err(Error::Internal(format!("the script could not be started: {error:#}")));
+        }
+        // No frame of the guest is there, and yet it was ready: what it was given or gives is not where it says, or not as the
+        // contract has it.
+        return Err(Error::Trapped(error.root_cause().to_string()));
     }
     let last_error = control.marks.lock().unwrap_or_else(PoisonError::into_inner).last_error.clone();
     let cause = match (trap, last_error) {
@@ -108,29 +122,54 @@ pub(crate) fn outcome(called: wasmtime::Result<Result<(), types::Error>>, contro
     Err(Error::Trapped(format!("{cause}{}", frames(&error))))
 }
 
-/// Names of the guest's functions, innermost first, one a line.
-fn frames(error: &wasmtime::Error) -> String {
+/// The guest's functions, innermost first, one a line; with file and line where the component has debug information.
+pub(crate) fn frames(error: &wasmtime::Error) -> String {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
+    let mut lines = backtrace.frames().iter().flat_map(lines).filter(|(name, _)| !is_panicking(name));
     let mut text = String::new();
-    let mut frames = backtrace.frames().iter().filter(|f| !is_panicking(f.func_name()));
-    for frame in frames.by_ref().take(FRAMES_MAX) {
+    for (name, place) in lines.by_ref().take(FRAMES_MAX) {
         text.push_str("\n  at ");
-        match frame.func_name() {
-            // `{:#}`: without the hash.
-            Some(name) => text.push_str(&format!("{:#}", rustc_demangle::demangle(name))),
-            None => text.push_str(&format!("function {}", frame.func_index())),
-        }
+        text.push_str(cut(&name));
+        text.push_str(&place);
     }
-    if frames.next().is_some() {
+    if lines.next().is_some() {
         text.push_str("\n  …");
     }
     text
 }
 
+/// Name and place of a frame, and of what was inlined into it.
+fn lines(frame: &FrameInfo) -> Vec<(String, String)> {
+    let own = match frame.func_name() {
+        Some(name) => demangled(name),
+        None => format!("function {}", frame.func_index()),
+    };
+    if frame.symbols().is_empty() {
+        return vec![(own, String::new())];
+    }
+    let line = |symbol: &FrameSymbol| {
+        let name = symbol.name().map_or_else(|| own.clone(), demangled);
+        let place = match (symbol.file(), symbol.line()) {
+            (Some(file), Some(line)) => format!(" ({}:{line})", cut(file.strip_prefix(PLUGIN_DIR).unwrap_or(file))),
+            _ => String::new(),
+        };
+        (name, place)
+    };
+    frame.symbols().iter().map(line).collect()
+}
+
+/// `{:#}`: without the hash.
+fn demangled(name: &str) -> String {
+    format!("{:#}", rustc_demangle::demangle(name))
+}
+
+/// Names and files are the guest's own words.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(NAME_BYTES_MAX)]
+}
+
 /// Frames between a panic and the trap it ends in: the same every time.
-fn is_panicking(name: Option<&str>) -> bool {
-    let Some(name) = name else { return false };
-    let name = format!("{:#}", rustc_demangle::demangle(name));
+fn is_panicking(name: &str) -> bool {
     ["std::panicking", "core::panicking", "std::sys::backtrace", "__rustc", "std::process::abort", "rust_panic"]
         .iter()
         .any(|part| name.contains(part))

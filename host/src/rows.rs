@@ -60,7 +60,7 @@ fn metadata(column: Column) -> HashMap<String, String> {
         .collect()
 }
 
-fn array(column: ColumnValues, declared: DataType, count: usize) -> Result<ArrayRef, String> {
+pub(crate) fn array(column: ColumnValues, declared: DataType, count: usize) -> Result<ArrayRef, String> {
     let ColumnValues { values, valid } = column;
     let nulls = match valid {
         Some(bytes) => Some(NullBuffer::new(bitmap(bytes, count, "validity bitmap")?)),

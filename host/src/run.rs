@@ -24,6 +24,7 @@ use crate::error::{Error, Exhausted};
 use crate::meter::{Budget, Meter};
 use crate::pool::{FIRST_CLASS_NS, Place};
 use crate::state::{HANDLES_MAX, State, stop};
+use crate::tenant::Tenant;
 
 /// Bytes a guest may hand over in one call: lists and texts are copied into the host before any check of ours.
 const CALL_BYTES_MAX: usize = 64 << 20;
@@ -74,6 +75,8 @@ pub(crate) struct Control {
     stop: AtomicU8,
     /// Of earlier polls.
     thread_ns: AtomicU64,
+    /// Part of the processor time that the tenant was told of.
+    charged_ns: AtomicU64,
     /// Thread clock when the current poll began.
     poll_started_ns: AtomicU64,
     /// Part of it that the host used.
@@ -122,17 +125,25 @@ impl Control {
         self.thread_ns.load(Ordering::Relaxed) + since
     }
 
-    fn check(&self, budget_ns: u64) -> Result<u64, Error> {
+    fn check(&self, meter: &Meter) -> Result<u64, Error> {
         if let Some(why) = self.stopped() {
             return Err(why);
         }
         let used = self.used_ns();
-        if used > budget_ns { Err(Error::Exhausted(Exhausted::Cpu)) } else { Ok(used) }
+        let enough = used <= meter.budget.guest_cpu_ns && self.charge(used, meter.tenant.as_deref());
+        if enough { Ok(used) } else { Err(Error::Exhausted(Exhausted::Cpu)) }
+    }
+
+    /// Tells the tenant what was used since it was told last.
+    fn charge(&self, used_ns: u64, tenant: Option<&Tenant>) -> bool {
+        let Some(tenant) = tenant else { return true };
+        let before = self.charged_ns.swap(used_ns, Ordering::Relaxed);
+        tenant.charge_cpu(used_ns.saturating_sub(before))
     }
 }
 
 /// Processor time of this thread.
-fn thread_clock_ns() -> u64 {
+pub(crate) fn thread_clock_ns() -> u64 {
     // Linux always has this clock.
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
         .map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
@@ -190,6 +201,7 @@ pub(crate) struct Driver<F> {
     pub(crate) control: Arc<Control>,
     pub(crate) offload: Offload,
     pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) tenant: Option<Arc<Tenant>>,
 }
 
 impl<F: Future> Future for Driver<F> {
@@ -223,7 +235,10 @@ impl<F: Future> Future for Driver<F> {
                 },
             }
         };
-        this.control.thread_ns.fetch_add(thread_clock_ns().saturating_sub(started), Ordering::Relaxed);
+        let took = thread_clock_ns().saturating_sub(started);
+        let used = this.control.thread_ns.fetch_add(took, Ordering::Relaxed) + took;
+        // Whether that was too much is asked at the next epoch, or of the next run.
+        this.control.charge(used, this.tenant.as_deref());
         polled
     }
 }
@@ -238,7 +253,7 @@ pub(crate) async fn call(
 ) -> wasmtime::Result<Result<(), types::Error>> {
     let began = Instant::now();
     let control = Arc::clone(&state.control);
-    let budget_ns = state.meter.budget.guest_cpu_ns;
+    let meter = Arc::clone(&state.meter);
     let args: Vec<_> = state.args.iter().map(|(name, value)| (name.clone(), convert::scalar_out(value))).collect();
     let mut store = Store::new(&engine, state);
     store.limiter(|state| &mut state.limits);
@@ -251,8 +266,9 @@ pub(crate) async fn call(
     store.set_epoch_deadline(1);
     let of_epochs = Arc::clone(&control);
     store.epoch_deadline_callback(move |_| {
-        let used = of_epochs.check(budget_ns).map_err(stop)?;
-        let demoted = used > FIRST_CLASS_NS && place.first_class();
+        let used = of_epochs.check(&meter).map_err(stop)?;
+        let much = used > FIRST_CLASS_NS || !meter.tenant.as_deref().is_none_or(Tenant::credit);
+        let demoted = much && place.first_class();
         if demoted {
             place.degrade();
         }

@@ -6,32 +6,35 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, Linker};
 
 use crate::admission::{self, Inspection};
-use crate::aot::{Cache, Refused};
+use crate::aot::{self, Cache, Refused};
 use crate::bindings::{self, ScriptPre};
+use crate::compiler::{self, Gate};
 use crate::convert;
 use crate::engine::{Ticker, engine};
 use crate::error::{Error, Exhausted};
-use crate::manifest::Manifest;
+use crate::manifest::{Kind, Manifest};
 use crate::pool::{Pool, Task};
 use crate::report::{RunReport, outcome};
 use crate::run::{Control, Driver, Offload, RunRequest, call};
 use crate::scope::Scope;
+use crate::slots::{Full, Slot, Slots};
 use crate::state::{Parts, State};
+use crate::tenant::Tenant;
 
 /// Scripts kept ready. A linked Rust script takes about 0.2 MiB, most of it code; the least recently used go first.
 const SCRIPTS_MAX: usize = 128;
 
-/// Runs that wait for a slot. More are refused: whoever asks had better wait elsewhere.
-const WAITING_MAX: usize = 256;
-
 /// After a run was told to stop, its report waits this long for the guest to be gone. A guest stops within 2 ms; planning that
 /// is under way cannot be interrupted, and ends by itself.
 const STOP_GRACE: Duration = Duration::from_millis(250);
+
+/// Compiler processes at once: each may take as much memory as its limit says.
+const COMPILERS_MAX: usize = 2;
 
 /// How a runtime is set up.
 #[derive(Clone, Debug)]
@@ -46,31 +49,34 @@ pub struct Config {
     /// Count instructions too, so that a run's cost is the same every time and [`RunRequest::fuel`] bounds it. Costs a
     /// fifth to a half more time; for tests and for tenants billed by work.
     pub fuel: bool,
+    /// Compile in a process of its own. None: in this one, bounded only by what admission lets through.
+    pub compiler: Option<compiler::Process>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { cache_dir: None, runs_max: 64, threads: 0, fuel: false }
+        Self { cache_dir: None, runs_max: 64, threads: 0, fuel: false, compiler: None }
     }
 }
 
 /// Compiles scripts and runs them.
 #[derive(Clone)]
-pub struct Runtime(Arc<Inner>);
+pub struct Runtime(pub(crate) Arc<Inner>);
 
-struct Inner {
-    engine: Engine,
+pub(crate) struct Inner {
+    pub(crate) engine: Engine,
     linker: Linker<State>,
     pool: Pool,
-    ticker: Ticker,
+    pub(crate) ticker: Ticker,
     fuel: bool,
+    /// Instances of function plugins there are.
+    pub(crate) functions: AtomicUsize,
     cache: Option<Cache>,
+    compiler: Option<compiler::Process>,
     scripts: Mutex<HashMap<String, (u64, Arc<Script>)>>,
     used: AtomicU64,
-    /// Compiling takes all cores for itself; one after the other is as fast and leaves memory to others.
-    compiling: Mutex<()>,
-    slots: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    compiling: Gate,
+    slots: Slots,
 }
 
 /// A component that is compiled, linked and ready to run, any number of times at once.
@@ -114,12 +120,15 @@ impl Runtime {
             engine,
             linker,
             fuel: config.fuel,
+            functions: AtomicUsize::new(0),
             cache,
             scripts: Mutex::default(),
             used: AtomicU64::new(0),
-            compiling: Mutex::new(()),
-            slots: Arc::new(Semaphore::new(config.runs_max as usize)),
-            waiting: AtomicUsize::new(0),
+            // In this process compiling takes all cores for itself; one after the other is as fast and leaves memory to others. A
+            // process may be one that takes as long as it may: a second does not wait for it.
+            compiling: Gate::new(if config.compiler.is_some() { COMPILERS_MAX } else { 1 }),
+            compiler: config.compiler,
+            slots: Slots::new(config.runs_max as usize),
         })))
     }
 
@@ -146,6 +155,17 @@ impl Runtime {
             return Ok(script);
         }
         let inspection = admission::inspect(bytes)?;
+        if inspection.manifest.kind != Kind::Script {
+            return Err(Error::Invalid {
+                message: format!(
+                    "`{}` is a {}, not a script",
+                    inspection.manifest.name,
+                    inspection.manifest.kind.name()
+                ),
+                hint: Some("it is not run: what it makes is there for scripts to use".into()),
+                position: None,
+            });
+        }
         let (component, cached) = self.compiled(bytes, &inspection.digest)?;
         let unfit = |e: wasmtime::Error| Error::Invalid {
             message: format!("the component does not fit the world {}: {e:#}", crate::manifest::WORLD),
@@ -178,8 +198,7 @@ impl Runtime {
     }
 
     /// The component's code, and whether it came from the cache folder.
-    fn compiled(&self, bytes: &[u8], digest: &str) -> Result<(Component, bool), Error> {
-        let _one = self.0.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn compiled(&self, bytes: &[u8], digest: &str) -> Result<(Component, bool), Error> {
         if let Some(cache) = &self.0.cache {
             match cache.load(&self.0.engine, digest) {
                 Ok(component) => return Ok((component, true)),
@@ -187,23 +206,28 @@ impl Runtime {
                 Err(reason) => tracing::warn!(digest, %reason, "compiled script not used, compiling again"),
             }
         }
-        // In this process for now: what it may take is bounded by what `admission` lets through. A process of its own, with
-        // limits on time and memory, is the next step.
-        let component = Component::new(&self.0.engine, bytes).map_err(|e| Error::Invalid {
-            message: format!("the component does not compile: {e:#}"),
-            hint: Some("rebuild it with current tools".into()),
-            position: None,
-        })?;
+        let (component, code) = self.0.compiling.pass(|| self.compile(bytes))?;
         if let Some(cache) = &self.0.cache {
-            let stored = match component.serialize() {
-                Ok(code) => cache.store(digest, &code).map_err(|e| e.to_string()),
-                Err(e) => Err(e.to_string()),
-            };
+            let stored = code.and_then(|code| cache.store(digest, &code).map_err(|e| e.to_string()));
             if let Err(reason) = stored {
                 tracing::warn!(digest, reason, "compiled script not kept");
             }
         }
         Ok((component, false))
+    }
+
+    /// The component, and its code to be kept.
+    fn compile(&self, bytes: &[u8]) -> Result<(Component, Result<Vec<u8>, String>), Error> {
+        let Some(compiler) = &self.0.compiler else {
+            let component =
+                Component::new(&self.0.engine, bytes).map_err(|e| compiler::does_not_compile(&format!("{e:#}")))?;
+            let code = component.serialize().map_err(|e| e.to_string());
+            return Ok((component, code));
+        };
+        let code = compiler.compile(bytes, self.0.fuel)?;
+        let component = aot::ours(&self.0.engine, &code)
+            .map_err(|e| Error::Internal(format!("the compiler's code does not load: {e:#}")))?;
+        Ok((component, Ok(code)))
     }
 }
 
@@ -252,10 +276,11 @@ impl Script {
         let args = args.into_iter().map(|(name, value)| (name, convert::argument(value))).collect();
         let deadline = tokio::time::Instant::now() + Duration::from_nanos(request.meter.budget.wall_ns);
         let cancel = request.cancel.clone();
+        let tenant = request.meter.tenant.clone();
         let slot = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(Error::Cancelled),
-            slot = self.runtime.slot() => slot?,
+            slot = self.runtime.slot(tenant.as_deref()) => slot?,
             () = tokio::time::sleep_until(deadline) => return Err(Error::Exhausted(Exhausted::Deadline)),
         };
         let runtime = tokio::runtime::Handle::current();
@@ -272,10 +297,10 @@ impl Script {
             range: request.range,
             runtime: runtime.clone(),
         });
-        let place = self.runtime.pool.place();
+        let place = self.runtime.pool.place(tenant.as_deref());
         let inner =
             Box::pin(call(self.runtime.engine.clone(), self.linked.clone(), state, place.clone(), request.fuel));
-        let driver = Driver { inner, control: Arc::clone(control), offload, runtime };
+        let driver = Driver { inner, control: Arc::clone(control), offload, runtime, tenant };
         let running = self.runtime.ticker.start();
         let (sender, mut done) = oneshot::channel();
         let task = self.runtime.pool.spawn_task(
@@ -315,23 +340,13 @@ fn finished(driven: Result<Result<Called, Error>, oneshot::error::RecvError>, co
 }
 
 impl Inner {
-    async fn slot(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Error> {
-        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
-            return Ok(slot);
+    async fn slot(&self, tenant: Option<&Tenant>) -> Result<Slot, Error> {
+        if tenant.is_some_and(|tenant| tenant.exhausted() == Some(Exhausted::Cpu)) {
+            return Err(Error::Exhausted(Exhausted::Cpu));
         }
-        struct Waits<'a>(&'a AtomicUsize);
-        impl Drop for Waits<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waits = Waits(&self.waiting);
-        if before >= WAITING_MAX {
-            return Err(Error::Unavailable(format!("{before} runs wait already; try again")));
-        }
-        let slot = Arc::clone(&self.slots).acquire_owned().await;
-        slot.map_err(|_| Error::Internal("the slots were closed".into()))
+        let (id, most) = tenant.map_or((0, usize::MAX), |tenant| (tenant.id(), tenant.budget().runs));
+        let slot = self.slots.acquire(id, most).await;
+        slot.map_err(|Full(waiting)| Error::Unavailable(format!("{waiting} runs wait already; try again")))
     }
 }
 

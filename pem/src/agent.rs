@@ -34,6 +34,7 @@ use pem_tables::{Store, StoreConfig, catalog};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use vizier_engine::exchange::AgentPlugins;
 use vizier_engine::{AgentId, AgentInfo};
 
 pub use config::{Capture, Config, Dial, Replay, Speed, Vizier};
@@ -42,6 +43,9 @@ pub use tls::TlsFiles;
 
 use crate::core::Core;
 use crate::{core, recording, sandbox};
+
+/// Fragments are walked by recursion, as deep as Vizier lets plans be; only what is touched becomes memory.
+const LINK_STACK_BYTES: usize = 16 << 20;
 
 /// Threads that answer queries. A query takes one core of the node at most; the second keeps the link alive meanwhile.
 const LINK_THREADS: usize = 2;
@@ -107,6 +111,8 @@ pub struct Agent {
     store: Arc<Store>,
     shared: Arc<Shared>,
     stop: CancellationToken,
+    /// The ingest thread ended with an error; [`Agent::stop`] gives it.
+    failed: CancellationToken,
     ingest: Option<JoinHandle<Result<(), Error>>>,
 }
 
@@ -123,14 +129,36 @@ pub fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) 
         .worker_threads(LINK_THREADS)
         .max_blocking_threads(LINK_THREADS)
         .thread_name("pem-link")
+        .thread_stack_size(LINK_STACK_BYTES)
         .enable_all()
         .build()
         .map_err(Error::Thread)?;
     runtime.block_on(async {
         let agent = Agent::start_with(config, files)?;
-        shutdown.await;
+        tokio::select! {
+            () = shutdown => {}
+            // Without its source the agent would go on with half of what was asked for, and nobody would know.
+            () = agent.failed.cancelled() => {}
+        }
         agent.stop().await
     })
+}
+
+/// What Vizier may send. Without WebAssembly here, queries that call functions of plugins name this node as a gap.
+fn plugins() -> AgentPlugins {
+    let runtime = host::Runtime::new(host::Config {
+        // Functions run on the link's threads; the pool's own have nothing to do here.
+        threads: 1,
+        runs_max: 1,
+        ..host::Config::default()
+    });
+    match runtime {
+        Ok(runtime) => AgentPlugins::default().with_functions(runtime),
+        Err(error) => {
+            tracing::warn!(%error, "functions of plugins cannot run here");
+            AgentPlugins::default()
+        }
+    }
 }
 
 /// What needs rights to open.
@@ -181,17 +209,26 @@ impl Agent {
         let ingest = ingest::Ingest::new(Box::new(make_core), recorder, shared.clone());
         let thread = std::thread::Builder::new().name("pem-ingest".into());
         let (capture, identity, token) = (config.capture, config.identity.clone(), stop.clone());
+        let work = move || {
+            let ingest = match (capture, files.replay) {
+                (Capture::Helper { socket }, _) => capture::run(ingest, &socket, None, &identity, &token),
+                (Capture::Replay(replay), Some((path, file))) => {
+                    replay::run(ingest, &replay, file, &token).map_err(|source| Error::Replay { path, source })?
+                }
+                _ => capture::idle(ingest, &identity, &token),
+            };
+            ingest.finish()?;
+            Ok(())
+        };
+        let failed = CancellationToken::new();
+        let told = failed.clone();
         let ingest = thread
             .spawn(move || {
-                let ingest = match (capture, files.replay) {
-                    (Capture::Helper { socket }, _) => capture::run(ingest, &socket, None, &identity, &token),
-                    (Capture::Replay(replay), Some((path, file))) => {
-                        replay::run(ingest, &replay, file, &token).map_err(|source| Error::Replay { path, source })?
-                    }
-                    _ => capture::idle(ingest, &identity, &token),
-                };
-                ingest.finish()?;
-                Ok(())
+                let ended = work();
+                if ended.is_err() {
+                    told.cancel();
+                }
+                ended
             })
             .map_err(Error::Thread)?;
         if let (Some(vizier), Some(tls)) = (config.vizier, files.tls) {
@@ -202,10 +239,11 @@ impl Agent {
                 store: store.clone(),
                 shared: shared.clone(),
                 limits: vizier.limits,
+                plugins: Arc::new(plugins()),
             };
             tokio::spawn(link.keep(stop.clone()));
         }
-        Ok(Self { id: config.identity.id, store, shared, stop, ingest: Some(ingest) })
+        Ok(Self { id: config.identity.id, store, shared, stop, failed, ingest: Some(ingest) })
     }
 
     /// Its tables.

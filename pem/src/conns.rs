@@ -222,7 +222,11 @@ impl Conns {
             conn.after_parser(&mut self.parser_bytes);
         }
         for slot in std::mem::take(&mut self.closing) {
-            self.end(out, slot, None);
+            // It may have made room since, and the place be another's.
+            let closed = self.slots.get(slot as usize).and_then(Option::as_ref).is_some_and(|c| c.closed_ns.is_some());
+            if closed {
+                self.end(out, slot, None);
+            }
         }
         self.sweep(out, now_ns, ended);
     }

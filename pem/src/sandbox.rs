@@ -23,7 +23,7 @@ pub struct Config {
     pub user: Option<User>,
     /// Most open files. The PEM needs a handful; Vizier one a client and one a PEM.
     pub files_max: u64,
-    /// `execve` stays allowed. Nothing of ours needs it so far.
+    /// `execve` stays allowed: Vizier starts compilers.
     pub exec: bool,
 }
 

@@ -11,12 +11,15 @@ use vizier_engine::policy::AllowAll;
 use vizier_engine::{Engine, QueryContext, Registry};
 
 use crate::run::Clock;
+use crate::runs::History;
 use crate::scripts::{Loaded, Origin, Scripts};
 use crate::server::now_ns;
 use crate::status::Refusal;
 
 /// How long agents are waited for when they are asked for their state: a list shall not hang on the slowest.
 const REFRESH_WITHIN: Duration = Duration::from_millis(500);
+/// Where a table is said to be that Vizier keeps itself.
+const VIZIER: &str = "vizier";
 /// How an agent captures that plays a recording all at once. One that plays it at its pace says `replay_live`: its rows are
 /// of the present, and what it announced of its tables is older than they are.
 const REPLAY: &str = "replay";
@@ -36,7 +39,7 @@ pub fn clock(registry: Arc<Registry>) -> Clock {
 }
 
 /// All tables, or the one of that name.
-pub async fn tables(engine: &Engine, name: &str) -> Result<Vec<Table>, Refusal> {
+pub async fn tables(engine: &Engine, history: &History, name: &str) -> Result<Vec<Table>, Refusal> {
     let registry = engine.registry();
     registry.refresh(REFRESH_WITHIN).await;
     let agents = registry.agents();
@@ -57,12 +60,29 @@ pub async fn tables(engine: &Engine, name: &str) -> Result<Vec<Table>, Refusal> 
     let chosen = infos.into_iter().filter(|t| name.is_empty() || t.name == name);
     chosen
         .map(|info| {
-            let on = agents.iter().filter_map(|a| on_agent(a, &info.name)).collect();
+            let on = match on_vizier(history, &info.name) {
+                Some(here) => vec![here],
+                None => agents.iter().filter_map(|a| on_agent(a, &info.name)).collect(),
+            };
             let schema = ipc::encode_schema(&info.schema)
                 .map_err(|e| Refusal::from(host::error::Error::Internal(format!("schema of {}: {e}", info.name))))?;
             Ok(Table { name: info.name, description: info.description, schema, agents: on })
         })
         .collect()
+}
+
+/// State of a table that Vizier keeps itself.
+fn on_vizier(history: &History, table: &str) -> Option<TableOnAgent> {
+    let state = history.store().table(table)?.stats();
+    Some(TableOnAgent {
+        agent: VIZIER.to_owned(),
+        rows: state.rows,
+        bytes: state.bytes as u64,
+        budget_bytes: state.budget_bytes as u64,
+        oldest_time_ns: state.oldest_ns.unwrap_or_default(),
+        newest_time_ns: state.newest_ns.unwrap_or_default(),
+        rows_expired: state.rows_expired,
+    })
 }
 
 fn on_agent(agent: &AgentStatus, table: &str) -> Option<TableOnAgent> {

@@ -28,6 +28,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// Whose plugins may be installed. Empty: anybody's.
     pub trusted_keys: Vec<PublicKey>,
+    /// The program that compiles components in a process of its own. None: Vizier itself does (tests).
+    pub compiler: Option<host::compiler::Process>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -73,8 +75,10 @@ pub struct Limits {
     pub engine_memory_bytes: usize,
     /// Scripts that came as bytes and are kept compiled, by digest.
     pub scripts_kept: usize,
-    /// Ended runs that are remembered.
-    pub history: usize,
+    /// Bytes of the table `plugin_runs`; the oldest rows go first.
+    pub history_bytes: usize,
+    /// What the runs of one tenant may use in sum. Its runs that wait take half of [`Limits::runs_waiting`] at most.
+    pub tenant: host::tenant::Budget,
     /// TLS handshakes at once from peers that have not yet shown a certificate.
     pub handshakes: usize,
     /// Agents.
@@ -100,7 +104,17 @@ impl Default for Limits {
             timeout_default: Duration::from_secs(30),
             engine_memory_bytes: 512 << 20,
             scripts_kept: 32,
-            history: 1000,
+            // Some 20,000 runs.
+            history_bytes: 4 << 20,
+            tenant: host::tenant::Budget {
+                // Three quarters of the runs: one tenant alone has room, and there is always some for another.
+                runs: 24,
+                memory_bytes: 2 << 30,
+                // A core of its own, and each run's budget thirty times over.
+                guest_cpu_ns: 60_000_000_000,
+                rows_scanned: 20_000_000_000,
+                output_bytes: 8 << 30,
+            },
             handshakes: 64,
             agents: 1024,
         }

@@ -10,6 +10,7 @@
 pub mod agents;
 pub mod catalog;
 pub mod config;
+mod functions;
 pub mod pki;
 pub mod plugins;
 mod request;
@@ -20,6 +21,7 @@ pub mod server;
 pub mod service;
 pub mod socket;
 mod status;
+pub mod tenants;
 pub mod tls;
 
 pub use config::{Config, Limits};

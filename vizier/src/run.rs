@@ -23,7 +23,7 @@ use vizier_api::{Completeness, Finished, RoundFinished, Started, Statistics};
 use vizier_engine::Engine;
 
 use crate::request::Follow;
-use crate::runs::{Place, Record};
+use crate::runs::{History, Place, Record, Used};
 use crate::scripts::Loaded;
 use crate::status::finished;
 
@@ -61,6 +61,13 @@ impl Work {
         }
     }
 
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Sql(_) => "sql",
+            Self::Script { .. } => "script",
+        }
+    }
+
     fn name(&self) -> &str {
         match self {
             Self::Sql(_) => "sql",
@@ -74,15 +81,17 @@ struct Round {
     end: Result<(), Error>,
     completeness: Completeness,
     statistics: Statistics,
+    used: Used,
 }
 
 /// A clock that may be the recording's: what `now` is for the next round.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
-/// Runs the job to its end and gives what shall be remembered of it.
-pub async fn drive(job: Job, place: &Place, engine: Engine, clock: Clock, output: Output) -> Record {
+/// Runs the job to its end, and writes down what became of it.
+pub async fn drive(job: Job, place: &Place, engine: Engine, clock: Clock, output: Output, history: &History) {
     let began = Instant::now();
-    let started_time_ns = clock();
+    // The last instant that a query asked for next still sees: on a replay the clock stands, and ends are exclusive.
+    let started_time_ns = clock() - 1;
     // A client that goes away takes its run along.
     let watch = tokio::spawn({
         let (output, cancel) = (output.clone(), place.cancel.clone());
@@ -91,7 +100,8 @@ pub async fn drive(job: Job, place: &Place, engine: Engine, clock: Clock, output
             cancel.cancel();
         }
     });
-    let (round, rounds) = go(&job, place, &engine, &clock, &output).await;
+    let mut used = Used::default();
+    let (round, rounds) = go(&job, place, &engine, &clock, &output, &mut used).await;
     watch.abort();
     let status = finished(&round.end);
     let last = Finished {
@@ -99,23 +109,34 @@ pub async fn drive(job: Job, place: &Place, engine: Engine, clock: Clock, output
         completeness: Some(round.completeness.clone()),
         statistics: Some(round.statistics.clone()),
     };
-    if tokio::time::timeout(LAST_WORD, output.send_last(Event::Finished(last))).await.is_err() {
-        tracing::info!(run = %place.run_id, "a client stopped reading; its stream is cut off");
-    }
-    Record {
+    // Before the client is told that it is over, so that whoever asks next finds it.
+    history.record(&Record {
         run_id: place.run_id.clone(),
         name: job.work.name().to_owned(),
         digest: job.work.digest().to_owned(),
+        kind: job.work.kind(),
+        tenant: place.tenant.name().to_owned(),
+        client: place.client.clone(),
         started_time_ns,
         total_ns: began.elapsed().as_nanos() as u64,
         status,
-        statistics: round.statistics,
+        used,
         missing: round.completeness.missing.len(),
         rounds,
+    });
+    if tokio::time::timeout(LAST_WORD, output.send_last(Event::Finished(last))).await.is_err() {
+        tracing::info!(run = %place.run_id, "a client stopped reading; its stream is cut off");
     }
 }
 
-async fn go(job: &Job, place: &Place, engine: &Engine, clock: &Clock, output: &Output) -> (Round, u64) {
+async fn go(
+    job: &Job,
+    place: &Place,
+    engine: &Engine,
+    clock: &Clock,
+    output: &Output,
+    used: &mut Used,
+) -> (Round, u64) {
     let started = Started {
         run_id: place.run_id.clone(),
         digest: job.work.digest().to_owned(),
@@ -124,8 +145,11 @@ async fn go(job: &Job, place: &Place, engine: &Engine, clock: &Clock, output: &O
     };
     output.send(Event::Started(started)).await;
     if job.follow == Follow::Off {
-        let once = round::Round { job, number: 0, range: job.range, now_ns: job.now_ns, tail: None };
-        return (bounded(once, place, engine, output).await, 1);
+        let tenant = place.tenant.clone();
+        let once = round::Round { job, tenant, number: 0, range: job.range, now_ns: job.now_ns, tail: None };
+        let done = bounded(once, place, engine, output).await;
+        used.add(&done.used);
+        return (done, 1);
     }
     let length = job.range.end_ns - job.range.start_ns;
     let tail = (job.follow == Follow::Tail).then(|| Arc::new(Mutex::new(tail::Tail::default())));
@@ -133,8 +157,9 @@ async fn go(job: &Job, place: &Place, engine: &Engine, clock: &Clock, output: &O
     let mut number = 0;
     loop {
         let began = Instant::now();
-        let next = round::Round { job, number, range, now_ns, tail: tail.clone() };
+        let next = round::Round { job, tenant: place.tenant.clone(), number, range, now_ns, tail: tail.clone() };
         let done = bounded(next, place, engine, output).await;
+        used.add(&done.used);
         number += 1;
         if done.end.is_err() {
             return (done, number);
@@ -173,14 +198,15 @@ async fn bounded(round: round::Round<'_>, place: &Place, engine: &Engine, output
             cancel.cancel();
             match tokio::time::timeout(GRACE, &mut work).await {
                 // It was we who stopped it, unless the client did too.
-                Ok(Round { end: Err(Error::Cancelled), completeness, statistics }) if !place.cancel.is_cancelled() => {
-                    Round { end: Err(Error::Exhausted(host::error::Exhausted::Deadline)), completeness, statistics }
+                Ok(done @ Round { end: Err(Error::Cancelled), .. }) if !place.cancel.is_cancelled() => {
+                    Round { end: Err(Error::Exhausted(host::error::Exhausted::Deadline)), ..done }
                 }
                 Ok(done) => done,
                 Err(_) => Round {
                     end: Err(Error::Exhausted(host::error::Exhausted::Deadline)),
                     completeness: Completeness::default(),
                     statistics: Statistics::default(),
+                    used: Used::default(),
                 },
             }
         }

@@ -1,17 +1,23 @@
-//! Which runs there are: how many at once, who waits, which can be cancelled, and what became of the last ones.
+//! Which runs there are: how many at once, who waits, which can be cancelled. What became of them is a table
+//! ([`history`]).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+pub mod history;
+
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use host::slots::{Slot, Slots};
+use host::tenant::Tenant;
 use rand::Rng;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Limits;
 use crate::status::Refusal;
+use crate::tenants::Tenants;
+
+pub use history::{History, Record, Used};
 
 /// Who a run counts against.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,34 +30,21 @@ pub enum Client {
     Unknown,
 }
 
-/// What became of a run.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Record {
-    /// Id, as in `Started`.
-    pub run_id: String,
-    /// Name of the script, or `sql`.
-    pub name: String,
-    /// Digest of the component, empty for SQL.
-    pub digest: String,
-    /// ns since the epoch.
-    pub started_time_ns: i64,
-    /// How long it took.
-    pub total_ns: u64,
-    /// How it ended.
-    pub status: vizier_api::Status,
-    /// What it used, over all rounds.
-    pub statistics: vizier_api::Statistics,
-    /// Agents missing in its last round.
-    pub missing: usize,
-    /// Rounds, 1 without follow.
-    pub rounds: u64,
+impl std::fmt::Display for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Process(pid) => write!(f, "pid:{pid}"),
+            Self::Address(addr) => write!(f, "{addr}"),
+            Self::Unknown => f.write_str("unknown"),
+        }
+    }
 }
 
 /// All runs of one Vizier.
 #[derive(Debug)]
 pub struct Runs {
-    places: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    places: Slots,
+    tenants: Tenants,
     limits: Limits,
     state: Mutex<State>,
     stop: CancellationToken,
@@ -61,27 +54,31 @@ pub struct Runs {
 struct State {
     per_client: HashMap<Client, usize>,
     active: BTreeMap<String, CancellationToken>,
-    history: VecDeque<Record>,
+    waiting: usize,
+    waiting_per_tenant: HashMap<u64, usize>,
 }
 
 /// A run's right to go on; given back when dropped.
 #[derive(Debug)]
 pub struct Place {
     runs: Arc<Runs>,
-    client: Client,
+    /// Who asked for it.
+    pub client: Client,
+    /// Whose sums it counts against.
+    pub tenant: Arc<Tenant>,
     /// Id of the run.
     pub run_id: String,
     /// Stops the run.
     pub cancel: CancellationToken,
-    _permit: Option<OwnedSemaphorePermit>,
+    _slot: Option<Slot>,
 }
 
 impl Runs {
     /// None yet. `stop` cancels all.
     pub fn new(limits: &Limits, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
-            places: Arc::new(Semaphore::new(limits.runs.max(1))),
-            waiting: AtomicUsize::new(0),
+            places: Slots::new(limits.runs.max(1)),
+            tenants: Tenants::new(limits.tenant),
             limits: limits.clone(),
             state: Mutex::default(),
             stop,
@@ -89,17 +86,21 @@ impl Runs {
     }
 
     /// A place for one more run, at once, after some waiting, or not at all.
-    pub async fn admit(self: &Arc<Self>, client: Client) -> Result<Place, Refusal> {
+    pub async fn admit(self: &Arc<Self>, client: Client, tenant: &str) -> Result<Place, Refusal> {
         if self.stop.is_cancelled() {
             return Err(Refusal::stopping());
         }
+        let tenant = self.tenants.get(tenant);
+        if let Some(which) = tenant.exhausted() {
+            return Err(Refusal::busy(format!("the runs of {} have used up their {which} for now", tenant.name())));
+        }
         // Counted before it waits: a client's waiting runs fill the queue as its running ones fill the places.
-        let mut place = self.claim(client)?;
-        place._permit = Some(self.permit().await?);
+        let mut place = self.claim(client, tenant)?;
+        place._slot = Some(self.slot(&place.tenant).await?);
         Ok(place)
     }
 
-    fn claim(self: &Arc<Self>, client: Client) -> Result<Place, Refusal> {
+    fn claim(self: &Arc<Self>, client: Client, tenant: Arc<Tenant>) -> Result<Place, Refusal> {
         let mut state = self.lock();
         let count = state.per_client.entry(client.clone()).or_default();
         if *count >= self.limits.runs_per_client {
@@ -112,21 +113,21 @@ impl Runs {
         let run_id = format!("{:016x}", rand::rng().random::<u64>());
         let cancel = self.stop.child_token();
         state.active.insert(run_id.clone(), cancel.clone());
-        Ok(Place { runs: self.clone(), client, run_id, cancel, _permit: None })
+        Ok(Place { runs: self.clone(), client, tenant, run_id, cancel, _slot: None })
     }
 
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        if let Ok(permit) = self.places.clone().try_acquire_owned() {
-            return Ok(permit);
-        }
-        let _waiting = Waiting::join(&self.waiting, self.limits.runs_waiting)?;
+    async fn slot(&self, tenant: &Tenant) -> Result<Slot, Refusal> {
+        let _waiting = Waiting::join(self, tenant)?;
         let acquired = tokio::select! {
+            biased;
             () = self.stop.cancelled() => return Err(Refusal::stopping()),
-            acquired = timeout(self.limits.waiting_time, self.places.clone().acquire_owned()) => acquired,
+            acquired = timeout(self.limits.waiting_time, self.places.acquire(tenant.id(), tenant.budget().runs)) => acquired,
         };
         match acquired {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(Refusal::stopping()),
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(host::slots::Full(waiting))) => {
+                Err(Refusal::busy(format!("vizier is busy: {waiting} runs of {} are waiting already", tenant.name())))
+            }
             Err(_) => Err(Refusal::busy(format!(
                 "vizier is busy: {} runs are going, and no place came free within {} ms",
                 self.limits.runs,
@@ -151,22 +152,6 @@ impl Runs {
         self.lock().active.keys().cloned().collect()
     }
 
-    /// Keeps what became of a run, at the expense of the oldest.
-    pub fn record(&self, record: Record) {
-        let mut state = self.lock();
-        if state.history.len() >= self.limits.history {
-            state.history.pop_front();
-        }
-        if self.limits.history > 0 {
-            state.history.push_back(record);
-        }
-    }
-
-    /// The last runs, oldest first.
-    pub fn history(&self) -> Vec<Record> {
-        self.lock().history.iter().cloned().collect()
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic while it is held")
     }
@@ -185,21 +170,44 @@ impl Drop for Place {
     }
 }
 
-struct Waiting<'a>(&'a AtomicUsize);
+/// A run that has no place yet.
+struct Waiting<'a> {
+    runs: &'a Runs,
+    tenant: u64,
+}
 
 impl<'a> Waiting<'a> {
-    fn join(count: &'a AtomicUsize, most: usize) -> Result<Self, Refusal> {
-        if count.fetch_add(1, Ordering::Relaxed) >= most {
-            count.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refusal::busy(format!("vizier is busy: {most} runs are waiting already")));
+    fn join(runs: &'a Runs, tenant: &Tenant) -> Result<Self, Refusal> {
+        let mut state = runs.lock();
+        // One more than may wait: the one that is let through at once passes here too.
+        let most = runs.limits.runs_waiting + 1;
+        if state.waiting >= most {
+            return Err(Refusal::busy(format!("vizier is busy: {} runs are waiting already", most - 1)));
         }
-        Ok(Self(count))
+        let of_tenant = state.waiting_per_tenant.get(&tenant.id()).copied().unwrap_or(0);
+        // So that there is room for another's.
+        if of_tenant > (most / 2).max(1) {
+            return Err(Refusal::busy(format!(
+                "vizier is busy: {of_tenant} runs of {} are waiting already",
+                tenant.name()
+            )));
+        }
+        state.waiting += 1;
+        *state.waiting_per_tenant.entry(tenant.id()).or_default() += 1;
+        Ok(Self { runs, tenant: tenant.id() })
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut state = self.runs.lock();
+        state.waiting -= 1;
+        if let Some(count) = state.waiting_per_tenant.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                state.waiting_per_tenant.remove(&self.tenant);
+            }
+        }
     }
 }
 
@@ -220,33 +228,33 @@ mod tests {
     #[tokio::test]
     async fn one_client_cannot_take_every_place() {
         let runs = runs(Limits { runs: 4, runs_per_client: 2, ..Limits::default() });
-        let first = runs.admit(client(1)).await.unwrap();
-        let _second = runs.admit(client(1)).await.unwrap();
-        let refused = runs.admit(client(1)).await.unwrap_err();
+        let first = runs.admit(client(1), "uid:1").await.unwrap();
+        let _second = runs.admit(client(1), "uid:1").await.unwrap();
+        let refused = runs.admit(client(1), "uid:1").await.unwrap_err();
         assert_eq!(refused.code, tonic::Code::ResourceExhausted);
-        let _other = runs.admit(client(2)).await.unwrap();
+        let _other = runs.admit(client(2), "uid:2").await.unwrap();
         drop(first);
-        runs.admit(client(1)).await.unwrap();
+        runs.admit(client(1), "uid:1").await.unwrap();
     }
 
     #[tokio::test]
     async fn the_queue_is_bounded_in_length_and_time() {
         let limits = Limits { runs: 1, runs_waiting: 1, waiting_time: Duration::from_millis(300), ..Limits::default() };
         let runs = runs(limits);
-        let place = runs.admit(client(1)).await.unwrap();
+        let place = runs.admit(client(1), "uid:1").await.unwrap();
         let waiter = tokio::spawn({
             let runs = runs.clone();
-            async move { runs.admit(client(2)).await.map(|_| ()) }
+            async move { runs.admit(client(2), "uid:2").await.map(|_| ()) }
         });
-        while runs.waiting.load(Ordering::Relaxed) == 0 {
+        while runs.lock().waiting == 0 {
             tokio::task::yield_now().await;
         }
-        let refused = runs.admit(client(3)).await.unwrap_err();
+        let refused = runs.admit(client(3), "uid:3").await.unwrap_err();
         assert!(refused.message.contains("busy"), "{refused}");
         let late = waiter.await.unwrap().unwrap_err();
         assert!(late.message.contains("no place came free"), "{late}");
         drop(place);
-        runs.admit(client(2)).await.unwrap();
+        runs.admit(client(2), "uid:2").await.unwrap();
         assert_eq!(runs.active(), Vec::<String>::new());
     }
 
@@ -254,33 +262,53 @@ mod tests {
     async fn cancel_finds_runs_by_id_and_stop_ends_all() {
         let stop = CancellationToken::new();
         let runs = Runs::new(&Limits::default(), stop.clone());
-        let place = runs.admit(client(1)).await.unwrap();
-        let other = runs.admit(client(1)).await.unwrap();
+        let place = runs.admit(client(1), "uid:1").await.unwrap();
+        let other = runs.admit(client(1), "uid:1").await.unwrap();
         assert!(!runs.cancel("nonsense"));
         assert!(runs.cancel(&place.run_id));
         assert!(place.cancel.is_cancelled() && !other.cancel.is_cancelled());
         stop.cancel();
         assert!(other.cancel.is_cancelled());
-        assert_eq!(runs.admit(client(1)).await.unwrap_err().code, tonic::Code::Unavailable);
+        assert_eq!(runs.admit(client(1), "uid:1").await.unwrap_err().code, tonic::Code::Unavailable);
     }
 
-    #[test]
-    fn history_forgets_the_oldest() {
-        let runs = runs(Limits { history: 2, ..Limits::default() });
+    #[tokio::test]
+    async fn a_tenant_leaves_room_for_another_however_many_processes_it_has() {
+        let tenant = host::tenant::Budget { runs: 3, ..host::tenant::Budget::UNLIMITED };
+        let limits = Limits { runs: 4, runs_waiting: 8, tenant, ..Limits::default() };
+        let runs = runs(limits);
+        let mut held = Vec::new();
         for n in 0..3 {
-            runs.record(Record {
-                run_id: n.to_string(),
-                name: "sql".into(),
-                digest: String::new(),
-                started_time_ns: n,
-                total_ns: 0,
-                status: Default::default(),
-                statistics: Default::default(),
-                missing: 0,
-                rounds: 1,
-            });
+            held.push(runs.admit(client(n), "greedy").await.unwrap());
         }
-        let ids: Vec<_> = runs.history().into_iter().map(|r| r.run_id).collect();
-        assert_eq!(ids, ["1", "2"]);
+        // One place is free, and not for it: its other runs wait, and are refused once they fill half of the queue.
+        let mut waits = Vec::new();
+        let mut refused = 0;
+        for n in 3..20 {
+            let runs = runs.clone();
+            let mut wait = Box::pin(async move { runs.admit(client(n), "greedy").await });
+            match futures::poll!(wait.as_mut()) {
+                std::task::Poll::Pending => waits.push(wait),
+                std::task::Poll::Ready(Err(e)) => {
+                    assert!(e.message.contains("runs of greedy are waiting already"), "{e}");
+                    refused += 1;
+                }
+                std::task::Poll::Ready(Ok(_)) => panic!("more places than it may have"),
+            }
+        }
+        assert!(waits.len() >= 4 && refused > 0, "{} wait, {refused} are refused", waits.len());
+        let _other = runs.admit(client(50), "modest").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_has_used_up_its_account_is_told_which() {
+        let tenant = host::tenant::Budget { rows_scanned: 10, ..host::tenant::Budget::UNLIMITED };
+        let runs = runs(Limits { tenant, ..Limits::default() });
+        let place = runs.admit(client(1), "greedy").await.unwrap();
+        let meter = host::meter::Meter::of(place.tenant.clone(), host::meter::Budget::default());
+        assert!(meter.charge_scan(11, 0).is_err());
+        let refused = runs.admit(client(1), "greedy").await.unwrap_err();
+        assert!(refused.message.contains("greedy have used up their rows"), "{refused}");
+        runs.admit(client(2), "modest").await.unwrap();
     }
 }

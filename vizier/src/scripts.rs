@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use host::error::Error;
-use host_manifest::{Manifest, nearest};
+use host_manifest::{Kind, Manifest, nearest};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
 use vizier_api::COMPONENT_BYTES_MAX;
 
 use crate::status::Refusal;
 
-/// Components compiled at once: compiling uses all the processor it gets, and runs share it.
-const COMPILING_MAX: usize = 1;
+/// Components compiled at once: one that takes long must not keep the others waiting. The compilers run at low priority.
+const COMPILING_MAX: usize = 2;
 
 /// A compiled script and where it is from.
 pub struct Loaded {
@@ -223,6 +223,9 @@ impl Scripts {
         };
         for path in paths {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if kind_in(&path).is_some_and(|kind| kind != Kind::Script) {
+                continue;
+            }
             match self.load_file(&path).await {
                 Ok(script) => {
                     bundled.scripts.insert(script.name().to_owned(), script);
@@ -265,7 +268,13 @@ pub fn digest_of(component: &[u8]) -> String {
     text
 }
 
-fn components_in(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+/// Kind of the plugin in the file, if it is one.
+fn kind_in(path: &Path) -> Option<Kind> {
+    let component = std::fs::read(path).ok()?;
+    Some(host::admission::inspect(&component).ok()?.manifest.kind)
+}
+
+pub(crate) fn components_in(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut paths: Vec<_> = std::fs::read_dir(dir)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|e| e == "wasm"))

@@ -19,10 +19,10 @@ use vizier_engine::{AgentId, Engine, EngineConfig, Registry};
 use crate::agents;
 use crate::config::Config;
 use crate::plugins::Plugins;
-use crate::runs::Runs;
+use crate::runs::{History, Runs};
 use crate::scripts::Scripts;
 use crate::service::Service;
-use crate::{plugins, socket, tls};
+use crate::{functions, plugins, socket, tls};
 
 /// How long runs get to say goodbye to their clients when Vizier stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -83,6 +83,7 @@ pub struct Server {
     agents: Option<(TcpListener, Arc<rustls::ServerConfig>)>,
     config: Config,
     engine: Engine,
+    history: Arc<History>,
     runtime: host::Runtime,
 }
 
@@ -124,9 +125,10 @@ impl Server {
         let registry = Registry::new();
         registry.expect(config.agents_expected.iter().map(|id| AgentId::from(id.as_str())));
         let engine_config = EngineConfig { memory_bytes: config.limits.engine_memory_bytes, ..EngineConfig::default() };
-        let engine = Engine::new(registry, engine_config).map_err(Error::Start)?;
+        let history = Arc::new(History::new(config.limits.history_bytes));
+        let engine = Engine::with_store(registry, engine_config, history.store()).map_err(Error::Start)?;
         let runtime = runtime(&config).map_err(Error::Start)?;
-        Ok(Self { ready, unix, tcp, agents, config, engine, runtime })
+        Ok(Self { ready, unix, tcp, agents, config, engine, history, runtime })
     }
 
     /// Where it can be reached.
@@ -141,14 +143,16 @@ impl Server {
 
     /// Serves until `shutdown`, then stops taking requests, cancels runs, and gives them [`DRAIN`] to end.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let Self { unix, tcp, agents, config, engine, runtime, .. } = self;
+        let Self { unix, tcp, agents, config, engine, history, runtime, .. } = self;
         let stop = CancellationToken::new();
         let runs = Runs::new(&config.limits, stop.clone());
+        functions::load(config.plugins.as_deref(), &runtime, &engine).await;
         let scripts = Scripts::new(runtime, config.plugins.clone(), config.limits.scripts_kept);
         let policy = plugins::Policy { trusted: config.trusted_keys.clone() };
         let distribution = Arc::new(plugins::distribution::ScriptsOnly);
         let plugins = Plugins::open(config.state.as_deref(), policy, scripts.clone(), distribution);
-        let service = Service::new(engine.clone(), scripts.clone(), plugins.clone(), runs, config.limits.clone());
+        let service =
+            Service::new(engine.clone(), scripts.clone(), plugins.clone(), runs, history, config.limits.clone());
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<VizierServer<Service>>().await;
         let reflection = tonic_reflection::server::Builder::configure()
@@ -214,7 +218,11 @@ impl Server {
 }
 
 fn runtime(config: &Config) -> Result<host::Runtime, host::error::Error> {
-    host::Runtime::new(host::Config { cache_dir: config.cache.clone(), ..host::Config::default() })
+    host::Runtime::new(host::Config {
+        cache_dir: config.cache.clone(),
+        compiler: config.compiler.clone(),
+        ..host::Config::default()
+    })
 }
 
 /// Whole or not at all: a PEM may read it at any time.

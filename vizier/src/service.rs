@@ -20,7 +20,7 @@ use crate::config::Limits;
 use crate::plugins::Plugins;
 use crate::request::{self, Follow, What};
 use crate::run::{self, Clock, Job, Messages, Output, Work};
-use crate::runs::{Client, Runs};
+use crate::runs::{Client, History, Runs};
 use crate::scripts::{Loaded, Scripts};
 use crate::status::Refusal;
 
@@ -31,15 +31,23 @@ pub struct Service {
     scripts: Arc<Scripts>,
     plugins: Arc<Plugins>,
     runs: Arc<Runs>,
+    history: Arc<History>,
     limits: Limits,
     clock: Clock,
 }
 
 impl Service {
     /// A service over these parts.
-    pub fn new(engine: Engine, scripts: Arc<Scripts>, plugins: Arc<Plugins>, runs: Arc<Runs>, limits: Limits) -> Self {
+    pub fn new(
+        engine: Engine,
+        scripts: Arc<Scripts>,
+        plugins: Arc<Plugins>,
+        runs: Arc<Runs>,
+        history: Arc<History>,
+        limits: Limits,
+    ) -> Self {
         let clock = catalog::clock(engine.registry().clone());
-        Self { engine, scripts, plugins, runs, limits, clock }
+        Self { engine, scripts, plugins, runs, history, limits, clock }
     }
 
     async fn job(&self, request: ExecuteRequest) -> Result<Job, Refusal> {
@@ -103,17 +111,16 @@ fn asked_for(budget: host::meter::Budget, script: &Loaded) -> host::meter::Budge
     }
 }
 
-/// One process, or one TCP connection, is one client.
-fn client<T>(request: &Request<T>) -> Client {
+/// One process, or one TCP connection, is one client; one user of this machine, or one address, is one tenant.
+fn who<T>(request: &Request<T>) -> (Client, String) {
     let extensions = request.extensions();
-    if let Some(uds) = extensions.get::<UdsConnectInfo>()
-        && let Some(pid) = uds.peer_cred.as_ref().and_then(|cred| cred.pid())
-    {
-        return Client::Process(pid);
+    if let Some(cred) = extensions.get::<UdsConnectInfo>().and_then(|uds| uds.peer_cred.as_ref()) {
+        let client = cred.pid().map_or(Client::Unknown, Client::Process);
+        return (client, format!("uid:{}", cred.uid()));
     }
     match extensions.get::<TcpConnectInfo>().and_then(|tcp| tcp.remote_addr()) {
-        Some(addr) => Client::Address(addr),
-        None => Client::Unknown,
+        Some(addr) => (Client::Address(addr), format!("ip:{}", addr.ip())),
+        None => (Client::Unknown, "unknown".to_owned()),
     }
 }
 
@@ -122,15 +129,14 @@ impl Vizier for Service {
     type ExecuteStream = Events;
 
     async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<Events>, Status> {
-        let client = client(&request);
-        let place = self.runs.admit(client).await?;
+        let (client, tenant) = who(&request);
+        let place = self.runs.admit(client, &tenant).await?;
         let job = self.job(request.into_inner()).await?;
         let (output, messages) = Output::new(place.cancel.clone());
-        let (engine, clock, runs) = (self.engine.clone(), self.clock.clone(), self.runs.clone());
+        let (engine, clock, history) = (self.engine.clone(), self.clock.clone(), self.history.clone());
         tokio::spawn(async move {
-            let record = run::drive(job, &place, engine, clock, output).await;
-            tracing::debug!(run = %record.run_id, name = %record.name, total_ns = record.total_ns, "run ended");
-            runs.record(record);
+            run::drive(job, &place, engine, clock, output, &history).await;
+            tracing::debug!(run = %place.run_id, "run ended");
         });
         Ok(Response::new(Events(messages)))
     }
@@ -147,7 +153,7 @@ impl Vizier for Service {
     }
 
     async fn list_tables(&self, request: Request<ListTablesRequest>) -> Result<Response<ListTablesResponse>, Status> {
-        let tables = catalog::tables(&self.engine, &request.into_inner().name).await?;
+        let tables = catalog::tables(&self.engine, &self.history, &request.into_inner().name).await?;
         Ok(Response::new(ListTablesResponse { tables }))
     }
 

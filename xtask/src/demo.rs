@@ -62,8 +62,9 @@ enum Source {
 pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     signals::handle();
     let keep = cache::restore_dependencies(workspace)?;
+    let programs = shop::begin_programs(workspace)?;
     let source = prepare(workspace, args.replay)?;
-    shop::build_programs(workspace)?;
+    programs.require()?;
     cache::keep_dependencies(workspace, &keep)?;
     let mut demo = Demo::open(workspace, source)?;
     if args.once {

@@ -37,6 +37,8 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     if capture.is_file() {
         place(&capture, "lib/pyxis/captures/demo.pxr")?;
     }
+    // With it `px plugin new` makes plugins on a machine that has no clone.
+    plugins_build::sdk::install(&workspace.root, &tree.join("lib/pyxis"))?;
     for file in ["README.md", "LICENSE"] {
         place(&workspace.root.join(file), file)?;
     }

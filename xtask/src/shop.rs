@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::run;
+use crate::run::Running;
 use crate::workspace::{SAME_FEATURES, Workspace};
 
 /// The services that a result must name for the demo to have worked.
@@ -44,8 +44,13 @@ impl Drop for Shop {
 
 /// Builds `px` and the shop in the dev profile.
 pub fn build_programs(workspace: &Workspace) -> Result<()> {
+    begin_programs(workspace)?.require()?;
+    Ok(())
+}
+
+/// Begins to build them, for whoever has something else to do meanwhile: it is nearly all of a first build.
+pub fn begin_programs(workspace: &Workspace) -> Result<Running> {
     let mut command = workspace.cargo();
     command.args(["build", "--package", "px", "--package", "tests-shop"]).args(SAME_FEATURES);
-    run::require(workspace, "px and the shop", &mut command)?;
-    Ok(())
+    Running::start(workspace, "px and the shop", &mut command)
 }

@@ -20,8 +20,12 @@ pub struct Step {
 impl Step {
     /// Begins a step.
     pub fn begin(name: impl Into<String>) -> Self {
-        let now = Instant::now();
-        let step = Self { name: name.into(), start: now, drawn: now, terminal: io::stderr().is_terminal() };
+        Self::since(name, Instant::now())
+    }
+
+    /// Shows a step that began before.
+    pub fn since(name: impl Into<String>, start: Instant) -> Self {
+        let step = Self { name: name.into(), start, drawn: Instant::now(), terminal: io::stderr().is_terminal() };
         if !step.terminal {
             eprintln!("  … {}", step.name);
         }

@@ -35,7 +35,9 @@ impl Up {
     pub fn start(workspace: &Workspace, replay: Option<&Path>) -> Result<Self> {
         // Short, since the path of a Unix socket may have 107 bytes; and not in the clone, which others may not enter.
         let folder = std::env::temp_dir().join(format!("pyxis-{}", std::process::id()));
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        // Not one that somebody else has put there: px up works below it as root.
+        fs::create_dir(&folder)
+            .with_context(|| format!("cannot make {}: remove it if it is yours", folder.display()))?;
         let log = workspace.logs()?.join("px-up.log");
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let (px, lib) = (workspace.program("px"), workspace.lib());

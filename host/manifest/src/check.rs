@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::manifest::{Error, Kind, Manifest, WORLD};
+use crate::manifest::{Error, Kind, Manifest};
+use crate::{function, protocol};
 
 /// Most arguments, tables, functions, outputs, views, and columns of a view. The bundled scripts use up to 8; a person
 /// reads no more than a screen of them.
@@ -20,6 +21,8 @@ const MANIFEST: &[&str] = &[
     "functions",
     "outputs",
     "views",
+    "exports",
+    "protocol",
     "follow",
     "budget",
 ];
@@ -52,6 +55,8 @@ pub(crate) fn keys(manifest: &Value) -> Result<(), Error> {
     each(manifest, "args", |v, path| object(v, path, ARG))?;
     each(manifest, "outputs", |v, path| object(v, path, OUTPUT))?;
     each(manifest, "views", view)?;
+    function::keys(manifest)?;
+    manifest.get("protocol").map_or(Ok(()), protocol::keys)?;
     match manifest.get("budget") {
         Some(budget) => object(budget, "budget", BUDGET),
         None => Ok(()),
@@ -71,12 +76,12 @@ fn view(value: &Value, path: &str) -> Result<(), Error> {
     }
 }
 
-fn each(value: &Value, key: &str, check: impl Fn(&Value, &str) -> Result<(), Error>) -> Result<(), Error> {
+pub(crate) fn each(value: &Value, key: &str, check: impl Fn(&Value, &str) -> Result<(), Error>) -> Result<(), Error> {
     let Some(list) = value.get(key).and_then(Value::as_array) else { return Ok(()) };
     list.iter().enumerate().try_for_each(|(i, v)| check(v, &format!("{key}[{i}]")))
 }
 
-fn object(value: &Value, path: &str, known: &[&str]) -> Result<(), Error> {
+pub(crate) fn object(value: &Value, path: &str, known: &[&str]) -> Result<(), Error> {
     // Values of the wrong type are serde's to refuse.
     let Some(map) = value.as_object() else { return Ok(()) };
     let Some(unknown) = map.keys().find(|k| !known.contains(&k.as_str())) else { return Ok(()) };
@@ -93,14 +98,33 @@ pub(crate) fn meaning(manifest: &Manifest) -> Result<(), Error> {
             format!("name `{}` must be 1 to 64 lower case letters, digits, `_` or `-`", manifest.name),
         );
     }
-    let Kind::Script = manifest.kind;
-    if manifest.world != WORLD {
+    if manifest.world != manifest.kind.world() {
         return Err(Error::new(format!("plugin.toml: world `{}` is not one this build knows", manifest.world))
-            .hint(format!("write world = \"{WORLD}\" or leave it out"))
+            .hint(format!("write world = \"{}\" or leave it out", manifest.kind.world()))
             .at("world"));
     }
+    match (manifest.kind, manifest.exports.is_empty()) {
+        (Kind::Function, _) => function::meaning(&manifest.exports)?,
+        (_, false) => {
+            return Err(Error::new("plugin.toml: [[exports]] is for plugins of kind function")
+                .hint("write kind = \"function\", or leave the functions out"));
+        }
+        (_, true) => {}
+    }
+    match (manifest.kind, &manifest.protocol) {
+        (Kind::Protocol, Some(protocol)) => protocol::meaning(protocol)?,
+        (Kind::Protocol, None) => {
+            return Err(Error::new("plugin.toml: a plugin of kind protocol has no [protocol]")
+                .hint("say which ports or beginnings it looks at, and what its table holds"));
+        }
+        (_, Some(_)) => {
+            return Err(Error::new("plugin.toml: [protocol] is for plugins of kind protocol")
+                .hint("write kind = \"protocol\", or leave the table out"));
+        }
+        (_, None) => {}
+    }
     if manifest.description.trim().is_empty() {
-        return fault("description", "description is empty; say in one sentence what the script shows".into());
+        return fault("description", "description is empty; say in one sentence what the plugin shows".into());
     }
     let lists = [
         ("args", manifest.args.len()),
@@ -154,7 +178,7 @@ pub(crate) fn meaning(manifest: &Manifest) -> Result<(), Error> {
     Ok(())
 }
 
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
 }

@@ -22,13 +22,18 @@
 
 mod args;
 mod check;
+pub mod function;
 mod manifest;
 mod position;
+pub mod protocol;
 pub mod section;
 #[cfg(test)]
 mod tests;
 
 pub use args::{Arg, ArgType, Value, parse_duration};
 pub use check::nearest;
-pub use manifest::{Budget, Column, Error, Follow, Format, Kind, Manifest, Output, Sort, View, WORLD, Widget};
+pub use manifest::{
+    Budget, Column, Error, FUNCTION_WORLD, Follow, Format, Kind, Manifest, Output, PROTOCOL_WORLD, Sort, View, WORLD,
+    Widget,
+};
 pub use position::Position;

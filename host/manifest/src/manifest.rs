@@ -4,10 +4,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::Arg;
 use crate::check;
+use crate::function::Export;
 use crate::position::Position;
+use crate::protocol::Protocol;
 
 /// The world scripts are built for; what `world` is when a manifest leaves it out.
 pub const WORLD: &str = "pyxis:script@0.1.0";
+/// The same of functions.
+pub const FUNCTION_WORLD: &str = "pyxis:function@0.1.0";
+/// The same of protocols.
+pub const PROTOCOL_WORLD: &str = "pyxis:protocol@0.1.0";
 
 /// Longest manifest accepted, as JSON. The bundled ones take 1-3 KiB.
 pub const MANIFEST_BYTES_MAX: usize = 64 << 10;
@@ -38,7 +44,8 @@ impl Error {
 
     fn located(mut self, text: &str) -> Self {
         if self.position.is_none() {
-            self.position = self.key.as_deref().and_then(|key| Position::of_key(text, key));
+            let key = self.key.as_deref().unwrap_or_else(|| first_key(&self.message));
+            self.position = Position::of_key(text, key);
         }
         self
     }
@@ -61,7 +68,7 @@ pub struct Manifest {
     #[serde(default)]
     pub kind: Kind,
     /// World it was built for.
-    #[serde(default = "world_default")]
+    #[serde(default)]
     pub world: String,
     /// One sentence for lists.
     pub description: String,
@@ -83,16 +90,18 @@ pub struct Manifest {
     /// How output tables are shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub views: Vec<View>,
+    /// Functions of a function plugin.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exports: Vec<Export>,
+    /// What a protocol plugin looks at, and its table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
     /// What `--follow` does.
     #[serde(default)]
     pub follow: Follow,
     /// Budgets it asks for; each is cut to what the host allows.
     #[serde(default)]
     pub budget: Budget,
-}
-
-fn world_default() -> String {
-    WORLD.into()
 }
 
 /// Kind of plugin.
@@ -102,6 +111,30 @@ pub enum Kind {
     /// Builds frames and shows them.
     #[default]
     Script,
+    /// Functions that scripts and SQL call.
+    Function,
+    /// Parses a wire protocol.
+    Protocol,
+}
+
+impl Kind {
+    /// As plugin.toml has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Script => "script",
+            Self::Function => "function",
+            Self::Protocol => "protocol",
+        }
+    }
+
+    /// The world that plugins of this kind are built for.
+    pub const fn world(self) -> &'static str {
+        match self {
+            Self::Script => WORLD,
+            Self::Function => FUNCTION_WORLD,
+            Self::Protocol => PROTOCOL_WORLD,
+        }
+    }
 }
 
 /// What following a script means.
@@ -237,6 +270,13 @@ pub struct Budget {
     pub wall_ms: Option<u64>,
 }
 
+/// Messages name the key they are about first: `plugin.toml: exports[0].name …`, `plugin.toml: [protocol] …`.
+fn first_key(message: &str) -> &str {
+    let words = message.strip_prefix("plugin.toml: ").unwrap_or(message);
+    let word = words.split([' ', ':']).next().unwrap_or_default();
+    if word.starts_with('[') { word.trim_matches(['[', ']']) } else { word }
+}
+
 impl Manifest {
     /// Reads `plugin.toml`.
     pub fn from_toml(text: &str) -> Result<Self, Error> {
@@ -255,8 +295,7 @@ impl Manifest {
         check::keys(&value).map_err(|e| e.located(text))?;
         // From the text once more: of what serde refuses, only TOML's own reader knows the place.
         let manifest: Self = toml::from_str(text).map_err(|e| toml_error("plugin.toml", &e))?;
-        check::meaning(&manifest).map_err(|e| e.located(text))?;
-        Ok(manifest)
+        manifest.checked().map_err(|e| e.located(text))
     }
 
     /// Reads what [`Manifest::to_json`] wrote.
@@ -280,8 +319,15 @@ impl Manifest {
     fn from_value(value: serde_json::Value) -> Result<Self, Error> {
         check::keys(&value)?;
         let manifest: Self = serde_json::from_value(value).map_err(|e| Error::new(format!("plugin.toml: {e}")))?;
-        check::meaning(&manifest)?;
-        Ok(manifest)
+        manifest.checked()
+    }
+
+    fn checked(mut self) -> Result<Self, Error> {
+        if self.world.is_empty() {
+            self.world = self.kind.world().into();
+        }
+        check::meaning(&self)?;
+        Ok(self)
     }
 }
 

@@ -146,6 +146,8 @@ fn mistakes_in_the_text_have_a_line_and_a_column() {
         ("[[outputs]]\nname = \"slow\"\n[[views]]\ntable = \"slwo\"", 7, 1),
         ("world = \"pyxis:script@9.0.0\"", 4, 1),
         ("[budget]\nguest_cpu_ms = -1", 5, 16),
+        ("[[exports]]\nname = \"f\"\ndescription = \"y\"", 4, 3),
+        ("[protocol]\nports = [1]\n[protocol.table]\nname = \"t\"\ndescription = \"y\"\ncolumns = []", 4, 2),
     ] {
         let error = toml(text).unwrap_err();
         let position = error.position.as_ref().unwrap_or_else(|| panic!("{text}: {error} has no place"));

@@ -179,7 +179,12 @@ impl HostBatch for State {
     }
 
     fn utf8s(&mut self, batch: Resource<GuestBatch>, column: u32) -> wasmtime::Result<Texts> {
-        read(self.array(&batch, column)?, column, "utf8", arrays::utf8s)
+        let array = self.array(&batch, column)?;
+        // One long text that every row refers to is small until it is written out.
+        if arrays::utf8_bytes(array) > HELD_BYTES_MAX {
+            return Err(stop(Error::Exhausted(Exhausted::Memory)));
+        }
+        read(array, column, "utf8", arrays::utf8s)
     }
 
     fn binaries(&mut self, batch: Resource<GuestBatch>, column: u32) -> wasmtime::Result<Texts> {

@@ -198,6 +198,32 @@ async fn a_panic_is_told_with_message_place_and_callers() {
 }
 
 #[tokio::test]
+async fn a_trap_is_told_with_files_and_lines_where_there_are_line_tables() {
+    let debug = crate::support::debug_guest("evil");
+    let plain = crate::support::guest("evil");
+    eprintln!("{} bytes with line tables, {} without", debug.len(), plain.len());
+    let script = crate::support::runtime().load(&debug).unwrap();
+    let source = include_str!("../guests/evil/src/lib.rs");
+    let line = |text: &str| source.lines().position(|l| l.contains(text)).unwrap() + 1;
+    for (what, function, place) in [
+        ("nested-panic", "inner", line("list[n]")),
+        ("nested-panic", "outer", line("inner(core::hint")),
+        ("recurse", "recurse", line("black_box(recurse(")),
+    ] {
+        let mut request = RunRequest::new(Engine::new(), Arc::new(Output::default()));
+        request.args = [("attack".into(), what.into())].into();
+        let began = std::time::Instant::now();
+        let report = script.run(request).await;
+        eprintln!("{what}: told after {:?}", began.elapsed());
+        let text = match &report.result {
+            Err(Error::Trapped(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        assert!(text.contains(&format!("at {function} (evil/src/lib.rs:{place})")), "{place}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn a_broken_contract_traps() {
     for (what, says) in [
         ("forge", "unknown handle index"),

@@ -3,6 +3,8 @@
 
 mod admission;
 mod cache;
+mod compiler;
 mod contract;
 mod evil;
 mod support;
+mod tenants;

@@ -35,6 +35,20 @@ pub fn guest(name: &str) -> Vec<u8> {
     std::fs::read(out.join(format!("{name}.wasm"))).expect("the builder wrote it")
 }
 
+/// The same with line tables.
+pub fn debug_guest(name: &str) -> Vec<u8> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = root.join("../target");
+    let say = |line: &str| eprintln!("{line}");
+    // Not beside the others: the same crate is compiled with other settings at the same time.
+    let mut toolchain = plugins_build::Toolchain::find(&target.join("guests"), &say).expect("a toolchain for guests");
+    toolchain.debug = true;
+    toolchain.cache_dir = target.join("guests-debug");
+    let out = target.join("test-guests-debug");
+    plugins_build::build_guest(&root.join("tests/guests").join(name), &out, &toolchain, &say).expect("it builds");
+    std::fs::read(out.join(format!("{name}.wasm"))).expect("the builder wrote it")
+}
+
 /// One runtime for all tests, as one process has one.
 pub fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
@@ -110,6 +124,8 @@ impl Engine {
             ("events", vec![events(0)]),
             ("secrets", vec![events(0)]),
             ("endless", vec![events(0)]),
+            ("silent", vec![events(0)]),
+            ("unique", vec![unique(0)]),
             ("many", (0..10).map(events).collect()),
             ("wide", vec![wide()]),
         ];
@@ -166,7 +182,12 @@ impl Backend for Engine {
         };
         Ok(Arc::new(Rows {
             batches: batches.clone(),
-            endless: *name == "endless",
+            kind: match *name {
+                "endless" => Kind::Endless,
+                "silent" => Kind::Silent,
+                "unique" => Kind::Unique,
+                _ => Kind::Once,
+            },
             sources: vec![(*name).into()],
             ops: 0,
             open: Arc::clone(&self.open),
@@ -180,7 +201,7 @@ impl Backend for Engine {
     fn inline(&self, batch: RecordBatch) -> Result<Arc<dyn Frame>, Error> {
         Ok(Arc::new(Rows {
             batches: vec![batch],
-            endless: false,
+            kind: Kind::Once,
             sources: vec![],
             ops: 0,
             open: Arc::clone(&self.open),
@@ -188,11 +209,29 @@ impl Backend for Engine {
     }
 }
 
+/// What comes of a table's batches.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Once,
+    /// Again and again.
+    Endless,
+    /// Nothing, ever.
+    Silent,
+    /// New ones for ever, no text twice.
+    Unique,
+}
+
+/// 8,192 texts of 100 bytes that no other batch has.
+fn unique(batch: usize) -> RecordBatch {
+    let texts = StringArray::from_iter_values((0..8_192).map(|row| format!("{batch:050}{row:050}")));
+    RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap()
+}
+
 /// A frame that keeps its rows whatever is done to it; what was done is counted.
 #[derive(Clone)]
 pub struct Rows {
     batches: Vec<RecordBatch>,
-    endless: bool,
+    kind: Kind,
     sources: Vec<String>,
     pub ops: usize,
     open: Arc<AtomicUsize>,
@@ -243,13 +282,20 @@ impl Frame for Rows {
         self.open.fetch_add(1, Ordering::SeqCst);
         let open = Open(Arc::clone(&self.open));
         let batches = self.batches.clone();
-        let rounds = if self.endless { usize::MAX } else { 1 };
-        let batches = (0..rounds).flat_map(move |_| batches.clone());
+        let kind = self.kind;
+        let rounds = if kind == Kind::Once { 1 } else { usize::MAX };
+        let batches = (0..rounds).flat_map(move |round| match kind {
+            Kind::Unique => vec![unique(round)],
+            _ => batches.clone(),
+        });
         futures::stream::iter(batches)
             .then(move |batch| {
                 let _ = &open;
                 let charged = meter.charge_scan(batch.num_rows() as u64, 0);
                 async move {
+                    if kind == Kind::Silent {
+                        std::future::pending::<()>().await;
+                    }
                     tokio::time::sleep(Duration::from_micros(100)).await;
                     charged.map(|()| batch)
                 }

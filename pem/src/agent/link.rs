@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use vizier_engine::AgentId;
-use vizier_engine::exchange::{self, Limits};
+use vizier_engine::exchange::{self, AgentPlugins, Limits};
 
 use super::Shared;
 use super::config::Dial;
@@ -35,6 +35,7 @@ pub struct Link {
     pub store: Arc<Store>,
     pub shared: Arc<Shared>,
     pub limits: Limits,
+    pub plugins: Arc<AgentPlugins>,
 }
 
 impl Link {
@@ -77,7 +78,8 @@ impl Link {
         tracing::info!(vizier = %addr, "link to vizier");
         said.clear();
         let (shared, id) = (self.shared.clone(), self.id.clone());
-        exchange::serve(stream, self.store.clone(), move || shared.info(&id), self.limits.clone()).await
+        let info = move || shared.info(&id);
+        exchange::serve(stream, self.store.clone(), info, self.limits.clone(), self.plugins.clone()).await
     }
 
     async fn connect(&self) -> io::Result<(TlsStream<TcpStream>, SocketAddr)> {

@@ -156,6 +156,22 @@ async fn what_is_no_recording_is_said_with_its_path() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn damage_in_the_middle_is_told_when_it_is_met() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.pxr");
+    recording(&path, 10, true);
+    let mut bytes = std::fs::read(&path).unwrap();
+    // The end is a mark and a count: with another count the file is not what was written.
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let agent = Agent::start(config(&path, false, Speed::Full)).unwrap();
+    tokio::time::timeout(PATIENCE, agent.failed.cancelled()).await.expect("nobody stops it, yet it ends");
+    let error = agent.stop().await.unwrap_err();
+    assert!(matches!(error, Error::Replay { source: recording::ReadError::Damaged { .. }, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_helper_it_samples_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("no-helper.sock");

@@ -9,6 +9,7 @@ mod data_loss;
 pub mod enums;
 mod http_events;
 mod network_stats;
+mod plugin_runs;
 mod probe_status;
 mod proc_exit_events;
 mod process_stats;
@@ -22,6 +23,7 @@ pub use conn_stats::CONN_STATS;
 pub use data_loss::DATA_LOSS;
 pub use http_events::HTTP_EVENTS;
 pub use network_stats::NETWORK_STATS;
+pub use plugin_runs::PLUGIN_RUNS;
 pub use probe_status::PROBE_STATUS;
 pub use proc_exit_events::PROC_EXIT_EVENTS;
 pub use process_stats::PROCESS_STATS;
@@ -42,9 +44,12 @@ pub static ALL: &[&TableSpec] = &[
     &AGENT_STATS,
 ];
 
+/// Every table Vizier keeps itself.
+pub static VIZIER: &[&TableSpec] = &[&PLUGIN_RUNS];
+
 /// Table by name.
 pub fn find(name: &str) -> Option<&'static TableSpec> {
-    ALL.iter().find(|spec| spec.name == name).copied()
+    ALL.iter().chain(VIZIER).find(|spec| spec.name == name).copied()
 }
 
 #[cfg(test)]

@@ -50,9 +50,15 @@ fn loss() -> Result<Frame> {
                 col("source").named("source"),
                 col("reason").named("reason"),
             ],
-            [sum("events").named("events"), sum("bytes").named("bytes"), max("time_").named("last")],
+            [
+                sum("events").named("events"),
+                sum("bytes").named("bytes"),
+                // Where nobody counted there is a time without capture instead.
+                expr("sum(CASE WHEN events IS NULL THEN CAST(duration_ns AS BIGINT) END)").named("unseen"),
+                max("time_").named("last"),
+            ],
         )?
-        .sort([desc("events"), asc("reason")])
+        .sort([desc("unseen"), desc("events"), asc("reason")])
 }
 
 fn probes(all: bool) -> Result<Frame> {

@@ -103,9 +103,11 @@ fn compile(root: &Path, plugins: &[&Plugin], toolchain: &Toolchain, progress: Pr
     command.current_dir(root).args(["build", "--release", "--lib", "--target", TARGET]);
     // Set here and not in each plugin's Cargo.toml, so that a plugin cannot forget them: one unit and fat LTO for small code,
     // abort because a guest that panics is done, names kept because traps are told with them.
-    for setting in
-        ["panic=\"abort\"", "lto=true", "codegen-units=1", "opt-level=3", "strip=\"debuginfo\"", "debug=false"]
-    {
+    let (strip, debug) = match toolchain.debug {
+        true => ("strip=\"none\"", "debug=\"line-tables-only\""),
+        false => ("strip=\"debuginfo\"", "debug=false"),
+    };
+    for setting in ["panic=\"abort\"", "lto=true", "codegen-units=1", "opt-level=3", strip, debug] {
         command.arg("--config").arg(format!("profile.release.{setting}"));
     }
     for name in &names {

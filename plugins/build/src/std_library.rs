@@ -20,6 +20,7 @@ pub(crate) fn debian(cache_dir: &Path, progress: Progress<'_>) -> Result<Toolcha
         sysroot,
         description: format!("{version}, Debian's"),
         cache_dir: cache_dir.clone(),
+        debug: false,
     };
     if has_target(&rustc) {
         return Ok(found(None));

@@ -33,6 +33,8 @@ pub struct Toolchain {
     pub description: String,
     /// Where guests are compiled and what is built once is kept.
     pub cache_dir: PathBuf,
+    /// Keep line tables, so that a trap is told with files and lines. They make a component several times as large.
+    pub debug: bool,
 }
 
 impl Toolchain {
@@ -178,7 +180,14 @@ fn from_path(cargo: &Path, cache_dir: &Path, why: &str) -> Result<Toolchain, Err
 
 fn plain(cargo: PathBuf, rustc: PathBuf, cache_dir: &Path, why: &str) -> Toolchain {
     let version = first_line(clean(&rustc).arg("--version")).unwrap_or_else(|e| e);
-    Toolchain { cargo, rustc, sysroot: None, description: format!("{version}, {why}"), cache_dir: absolute(cache_dir) }
+    Toolchain {
+        cargo,
+        rustc,
+        sysroot: None,
+        description: format!("{version}, {why}"),
+        cache_dir: absolute(cache_dir),
+        debug: false,
+    }
 }
 
 pub(crate) fn absolute(path: &Path) -> PathBuf {

@@ -105,14 +105,19 @@ impl Columns {
 
     /// Appends the rows to an output table. Every call for one table must bring the same columns.
     pub fn emit(self, table: &str) -> Result<()> {
-        if let Some(uneven) = self.uneven {
+        output::emit(table, &self.try_into_rows()?)
+    }
+
+    /// The rows, unless the columns are uneven.
+    pub(crate) fn try_into_rows(mut self) -> Result<wit::Rows> {
+        if let Some(uneven) = self.uneven.take() {
             return Err(Error::Invalid(Mistake {
                 message: uneven,
                 hint: Some("all columns of a table have the same number of rows".into()),
                 position: None,
             }));
         }
-        output::emit(table, &self.into_rows())
+        Ok(self.into_rows())
     }
 
     pub(crate) fn into_rows(self) -> wit::Rows {

@@ -46,6 +46,10 @@
 //! }
 //! ```
 //!
+//! # Functions
+//!
+//! A plugin can also bring functions for SQL: see [`function`](mod@function).
+//!
 //! # What a script cannot do
 //!
 //! There are no files, sockets, environment, randomness or clock but [`clock`]. A panic ends the run and is reported with
@@ -69,6 +73,7 @@ pub mod columns;
 pub mod error;
 pub mod expr;
 pub mod frame;
+pub mod function;
 pub mod log;
 #[doc(hidden)]
 pub mod script;

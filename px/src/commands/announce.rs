@@ -21,11 +21,11 @@ pub fn run(config: Announce) -> Result<(), Fatal> {
         user: config.user.map(|user| pem::sandbox::User { uid: user.uid, gid: user.gid }),
         ..pem::sandbox::Config::default()
     };
-    pem::sandbox::enter(&sandbox).map_err(|e| Fatal { message: super::internal::chain(&e), hint: None })?;
+    pem::sandbox::enter(&sandbox).map_err(|e| Fatal { message: super::internal::chain(&e), ..Fatal::default() })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| Fatal { message: e.to_string(), hint: None })?;
+        .map_err(|e| Fatal { message: e.to_string(), ..Fatal::default() })?;
     let text = runtime.block_on(greeting(&config));
     eprint!("{text}");
     Ok(())

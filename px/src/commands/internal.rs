@@ -23,9 +23,17 @@ const END_WITHIN: Duration = Duration::from_secs(8);
 /// Longest configuration: paths and numbers.
 const CONFIG_BYTES_MAX: u64 = 64 << 10;
 
+/// First argument of a compiler of components: reads one from stdin, writes its code to stdout.
+const COMPILE: &str = "__compile";
+
 /// Runs a child if this process is one.
 pub fn intercept() -> Option<ExitCode> {
     let argument = std::env::args().nth(1)?;
+    if argument == COMPILE {
+        // What Vizier gave up its children do not have either, and its filter of system calls is theirs: what is left to give up,
+        // a compiler gives up before it reads anything.
+        return Some(host::compiler::serve());
+    }
     let role = Role::from_argument(&argument)?;
     Some(run(role))
 }
@@ -71,6 +79,7 @@ fn config<T: DeserializeOwned>(role: Role) -> Result<T, Fatal> {
         |why| Fatal {
             message: format!("px {} is started by px up, not by hand: {why}", role.argument()),
             hint: Some("px up".to_owned()),
+            ..Fatal::default()
         },
     )
 }
@@ -99,7 +108,7 @@ pub fn chain(error: &dyn StdError) -> String {
 }
 
 fn fatal(error: &dyn StdError) -> Fatal {
-    Fatal { message: chain(error), hint: None }
+    Fatal { message: chain(error), ..Fatal::default() }
 }
 
 /// Calls `then` when stdin ends, which it does when the supervisor does; then sees to it that this process ends.
@@ -153,7 +162,7 @@ fn helper(config: Helper) -> Result<(), Fatal> {
             .recursive(true)
             .mode(0o755)
             .create(&folder)
-            .map_err(|e| Fatal { message: format!("cannot make {}: {e}", folder.display()), hint: None })?;
+            .map_err(|e| Fatal { message: format!("cannot make {}: {e}", folder.display()), ..Fatal::default() })?;
     }
     let mut load = load::Config::new(&config.object);
     load.capture = config.capture.parse().map_err(|e: load::UnknownCapture| fatal(&e))?;
@@ -189,7 +198,8 @@ fn helper(config: Helper) -> Result<(), Fatal> {
 }
 
 fn vizier(config: Vizier) -> Result<(), Fatal> {
-    let limits = pem::sandbox::Config { files_max: VIZIER_FILES_MAX, ..sandbox(config.user) };
+    // It starts compilers.
+    let limits = pem::sandbox::Config { files_max: VIZIER_FILES_MAX, exec: true, ..sandbox(config.user) };
     pem::sandbox::enter(&limits).map_err(|e| fatal(&e))?;
     let trusted_keys = config.trusted_keys.iter().map(|pem| plugins_artifact::PublicKey::from_pem(pem));
     let trusted_keys = trusted_keys.collect::<Result<_, _>>().map_err(|e| fatal(&e))?;
@@ -210,10 +220,17 @@ fn vizier(config: Vizier) -> Result<(), Fatal> {
         cache: Some(config.cache),
         state: config.state,
         trusted_keys,
+        compiler: Some(host::compiler::Process {
+            program: "/proc/self/exe".into(),
+            args: vec![COMPILE.to_owned()],
+            limits: Default::default(),
+        }),
         ..vizier::Config::default()
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("vizier")
+        // Plans are walked by recursion; only what is touched becomes memory.
+        .thread_stack_size(PLANNING_STACK_BYTES)
         .enable_all()
         .build()
         .map_err(|e| fatal(&e))?;
@@ -224,13 +241,18 @@ fn vizier(config: Vizier) -> Result<(), Fatal> {
     ended
 }
 
+/// For the deepest text and plan that the engine lets through, see `vizier_engine`'s bounds.
+const PLANNING_STACK_BYTES: usize = 16 << 20;
+
 /// Vizier holds one descriptor per client and per PEM, and some per run: for a thousand of each, with a wide margin.
 const VIZIER_FILES_MAX: u64 = 16_384;
 
 /// Told at once, not when an agent without tables fails to appear.
 fn is_recording(path: &Path) -> Result<(), Fatal> {
-    let no =
-        |why: &dyn StdError| Fatal { message: format!("cannot replay {}: {}", path.display(), chain(why)), hint: None };
+    let no = |why: &dyn StdError| Fatal {
+        message: format!("cannot replay {}: {}", path.display(), chain(why)),
+        ..Fatal::default()
+    };
     let file = std::fs::File::open(path).map_err(|e| no(&e))?;
     pem::recording::Reader::new(std::io::BufReader::new(file)).map_err(|e| no(&e))?;
     Ok(())
@@ -269,7 +291,15 @@ fn pem(config: Pem) -> Result<(), Fatal> {
         say(READY, &Ready::default());
         told_to_end().await;
     };
-    agent::run(agent, shutdown).map_err(|e| fatal(&e))
+    agent::run(agent, shutdown).map_err(|e| match e {
+        // The file will not be another one.
+        agent::Error::Replay { .. } => Fatal {
+            hint: Some("record it again, or copy it again from where it was recorded".into()),
+            hopeless: true,
+            ..fatal(&e)
+        },
+        _ => fatal(&e),
+    })
 }
 
 fn record(config: Record) -> Result<(), Fatal> {

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
+use host_manifest::Kind;
 use plugins_build::{Built, Toolchain};
 
 use crate::cli::Global;
@@ -77,6 +78,10 @@ struct New {
     /// Language of the script
     #[arg(long, value_name = "LANGUAGE", default_value = "rust")]
     lang: String,
+
+    /// Kind of plugin: script, or function for functions that SQL calls
+    #[arg(long, value_name = "KIND", default_value = "script", value_parser = ["script", "function"])]
+    kind: String,
 }
 
 /// Build a script into a component
@@ -90,6 +95,10 @@ struct Build {
     /// Where the component goes [default: target/plugins in the script's folder]
     #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     out: Option<PathBuf>,
+
+    /// Keep line tables: traps are told with files and lines, and the component is several times as large
+    #[arg(long)]
+    debug: bool,
 }
 
 impl Plugin {
@@ -109,7 +118,7 @@ pub async fn run(command: Plugin, global: &Global) -> Result<Exit> {
     match command.command {
         PluginCommand::New(command) => new(&command, &terminal),
         PluginCommand::Build(command) => {
-            let built = build(&command.dir, command.out.as_deref(), &terminal)?;
+            let built = build(&command.dir, command.out.as_deref(), command.debug, &terminal)?;
             super::listing::print(&format!("{}\n", built.path.display()))?;
             Ok(Exit::Ok)
         }
@@ -133,28 +142,33 @@ fn new(command: &New, terminal: &Terminal) -> Result<Exit> {
         return Err(Error::usage(format!("there is no template for {} yet", command.lang))
             .hint("leave --lang out for Rust; any language with a component toolchain can implement wit/"));
     }
+    let kind = if command.kind == "function" { Kind::Function } else { Kind::Script };
     let dir = command.dir.clone().unwrap_or_else(|| PathBuf::from(&command.name));
     let lib = paths::lib_dir();
     let sdk = lib.as_deref().and_then(plugins_build::sdk::locate).ok_or_else(|| {
         Error::new(Code::NotFound, "the SDK for scripts is not installed beside px")
             .hint("build it with: cargo xtask guests\nor set PYXIS_LIB_DIR to where it is")
     })?;
-    let made = plugins_build::template::create(&dir, &command.name, &sdk).map_err(|e| failed(&e))?;
+    let made = plugins_build::template::create_kind(&dir, &command.name, &sdk, kind).map_err(|e| failed(&e))?;
     for file in made {
         terminal.note(&terminal.err.dim(&format!("  {}", file.display())));
     }
-    terminal.note(&format!("try it: {}", terminal.err.accent(&format!("cd {} && px plugin test", dir.display()))));
+    // A function is not run by itself.
+    let verb = if kind == Kind::Function { "build" } else { "test" };
+    let try_it = format!("cd {} && px plugin {verb}", dir.display());
+    terminal.note(&format!("try it: {}", terminal.err.accent(&try_it)));
     Ok(Exit::Ok)
 }
 
-fn build(dir: &Path, out: Option<&Path>, terminal: &Terminal) -> Result<Built> {
+fn build(dir: &Path, out: Option<&Path>, debug: bool, terminal: &Terminal) -> Result<Built> {
     let out = out.map_or_else(|| dir.join("target/plugins"), Path::to_owned);
     let quiet = *terminal;
     let say = move |line: &str| quiet.note(&quiet.err.dim(line));
     let began = Instant::now();
     // Shared by all scripts of this user: the SDK is compiled once.
     let cache = paths::cache_dir().join("guests");
-    let toolchain = Toolchain::find(&cache, &say).map_err(|e| failed(&e))?;
+    let mut toolchain = Toolchain::find(&cache, &say).map_err(|e| failed(&e))?;
+    toolchain.debug = debug;
     let built = plugins_build::build_guest(dir, &out, &toolchain, &say).map_err(|e| failed(&e))?;
     let took = duration_text(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
     terminal.note(&terminal.err.dim(&format!(

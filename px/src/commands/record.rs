@@ -126,7 +126,7 @@ async fn ready(helper: &mut child::Running, bounded: bool) -> Result<()> {
                 Some(Said::Recorded(_)) => {}
                 None => {
                     let message = "the probe helper ended before it was ready".to_owned();
-                    return Err(given_up(Role::Helper, Fatal { message, hint: None }));
+                    return Err(given_up(Role::Helper, Fatal { message, ..Fatal::default() }));
                 }
             }
         }

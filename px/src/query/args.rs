@@ -7,6 +7,7 @@ use vizier_api::{Argument, Script};
 
 use crate::error::{Error, Result};
 use crate::output::human::list;
+use crate::output::text::sanitize;
 use crate::style::Style;
 use crate::suggest;
 
@@ -101,8 +102,31 @@ fn describe(argument: &Argument) -> String {
     out
 }
 
+/// Its author's words as they may be printed: anyone may send a script.
+fn printable(script: &Script) -> Script {
+    let clean = |text: &String| sanitize(text).into_owned();
+    let argument = |argument: &Argument| Argument {
+        name: clean(&argument.name),
+        r#type: clean(&argument.r#type),
+        default: clean(&argument.default),
+        help: clean(&argument.help),
+        choices: argument.choices.iter().map(clean).collect(),
+        ..argument.clone()
+    };
+    Script {
+        name: clean(&script.name),
+        version: clean(&script.version),
+        description: clean(&script.description),
+        digest: clean(&script.digest),
+        args: script.args.iter().map(argument).collect(),
+        tables: script.tables.iter().map(clean).collect(),
+        ..script.clone()
+    }
+}
+
 /// The help of a script.
 pub fn help(script: &Script, style: Style) -> String {
+    let script = &printable(script);
     let mut out = String::new();
     let _ = writeln!(out, "{} {}  {}", style.bold(&script.name), script.version, style.dim(&script.digest));
     if !script.description.is_empty() {

@@ -59,6 +59,10 @@ impl Group<'_> {
     }
 }
 
+/// Reasons that tell of something that began before anybody watched: the other half of an exchange that was under way. What
+/// was asked for, the range since then, lacks nothing by it.
+const BEFORE_US: [&str; 1] = ["joined_midstream"];
+
 /// The codes of `data_loss`, as words.
 fn words(reason: &str) -> String {
     reason.replace('_', " ")
@@ -77,7 +81,12 @@ pub fn notes(completeness: &Completeness, limit: Option<u64>) -> Notes {
     let mut groups: BTreeMap<(&str, &str), Group> = BTreeMap::new();
     // By agent and reason, since a gap is one for all tables that capture feeds: how long, and which tables.
     let mut unseen: BTreeMap<(&str, &str), (u64, Vec<String>)> = BTreeMap::new();
+    let mut before_us: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for loss in &completeness.losses {
+        if BEFORE_US.contains(&loss.reason.as_str()) {
+            *before_us.entry((&loss.table, &loss.agent)).or_default() += loss.events;
+            continue;
+        }
         if loss.unseen_ns > 0 {
             let (longest_ns, tables) = unseen.entry((&loss.agent, &loss.reason)).or_default();
             *longest_ns = loss.unseen_ns.max(*longest_ns);
@@ -107,6 +116,10 @@ pub fn notes(completeness: &Completeness, limit: Option<u64>) -> Notes {
     }
     if left > 0 {
         notes.missing.push(format!("and {} more; px run agent_status shows all", plural(left as u64, "loss")));
+    }
+    for ((table, agent), events) in before_us.into_iter().take(NAMED_MAX) {
+        let events = plural(events, "exchange");
+        notes.remarks.push(format!("{events} of {table} on {agent} began before Pyxis did and are left out"));
     }
     if let (Some(limit), false) = (limit, completeness.truncated.is_empty()) {
         let names: Vec<&str> = completeness.truncated.iter().map(String::as_str).collect();
@@ -206,6 +219,20 @@ mod tests {
         );
         assert_eq!(notes.missing, [line]);
         assert!(notes.partial() && notes.remarks.is_empty());
+    }
+
+    #[test]
+    fn what_began_before_anybody_watched_is_no_loss() {
+        let losses = vec![Loss {
+            agent: "vm".into(),
+            table: "http_events".into(),
+            reason: "joined_midstream".into(),
+            events: 2,
+            ..Loss::default()
+        }];
+        let notes = notes(&Completeness { losses, ..Completeness::default() }, None);
+        assert!(!notes.partial());
+        assert_eq!(notes.remarks, ["2 exchanges of http_events on vm began before Pyxis did and are left out"]);
     }
 
     #[test]

@@ -104,8 +104,7 @@ impl Run {
         mut interrupts: Interrupts,
         timeout: Option<Duration>,
     ) -> Result<Exit> {
-        let overdue = late(timeout);
-        tokio::pin!(overdue);
+        let mut overdue = Box::pin(late(timeout));
         loop {
             let message = tokio::select! {
                 biased;
@@ -113,6 +112,10 @@ impl Run {
                 () = &mut overdue => return Err(self.too_late()),
                 message = stream.message() => message.map_err(client::status)?,
             };
+            // The timeout is that of a round; who follows goes on for ever.
+            if matches!(message.as_ref().and_then(|m| m.event.as_ref()), Some(Event::Round(_))) {
+                overdue = Box::pin(late(timeout));
+            }
             match message.and_then(|message| message.event) {
                 Some(Event::Finished(finished)) => return self.finished(finished),
                 Some(event) => self.event(event)?,

@@ -235,7 +235,8 @@ mod tests {
     async fn what_is_for_the_supervisor_is_not_printed() {
         let plain = crate::style::Style::plain();
         let terminal = Terminal { out: plain, err: plain, out_tty: false, err_tty: false, quiet: false, verbose: 0 };
-        let text = format!("{FATAL}{}\n", serde_json::to_string(&Fatal { message: "no".into(), hint: None }).unwrap());
+        let text =
+            format!("{FATAL}{}\n", serde_json::to_string(&Fatal { message: "no".into(), ..Fatal::default() }).unwrap());
         let (send, mut said) = mpsc::channel(SAID_MAX);
         forward(Role::Pem, BufReader::new(text.as_bytes()), send, terminal).await;
         assert!(matches!(said.recv().await, Some(Said::Fatal(fatal)) if fatal.message == "no"));

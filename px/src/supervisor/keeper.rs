@@ -85,13 +85,15 @@ async fn run(mut spec: Spec, terminal: Terminal, events: mpsc::Sender<Event>, st
                 {
                     fatal = Some(why);
                 }
-                let hopeless = status.as_ref().is_ok_and(|s| s.code() == Some(i32::from(EXIT_FATAL)));
+                let hopeless = status.as_ref().is_ok_and(|s| s.code() == Some(i32::from(EXIT_FATAL)))
+                    && (!was_ready || fatal.as_ref().is_some_and(|fatal| fatal.hopeless));
                 let how = match &status {
                     Ok(status) => describe(*status),
                     Err(error) => crate::error::plain(error),
                 };
-                if hopeless && !was_ready || spec.sudo.is_some() && !was_ready {
-                    let why = fatal.unwrap_or_else(|| Fatal { message: format!("{} {how}", role.title()), hint: None });
+                if hopeless || spec.sudo.is_some() && !was_ready {
+                    let why = fatal
+                        .unwrap_or_else(|| Fatal { message: format!("{} {how}", role.title()), ..Fatal::default() });
                     let _ = events.send(Event::GivenUp(role, why)).await;
                     return;
                 }
@@ -106,7 +108,7 @@ async fn run(mut spec: Spec, terminal: Terminal, events: mpsc::Sender<Event>, st
         if deaths > DEATHS_MAX {
             let message = format!("{} {how}{why}, {deaths} times in a row", role.title());
             let hint = fatal.and_then(|fatal| fatal.hint);
-            let _ = events.send(Event::GivenUp(role, Fatal { message, hint })).await;
+            let _ = events.send(Event::GivenUp(role, Fatal { message, hint, ..Fatal::default() })).await;
             return;
         }
         let delay = delay(deaths);

@@ -166,6 +166,9 @@ pub struct Ready {
 pub struct Fatal {
     pub message: String,
     pub hint: Option<String>,
+    /// Started again, it would fail again.
+    #[serde(default)]
+    pub hopeless: bool,
 }
 
 /// What a recording holds.

@@ -16,6 +16,7 @@ const TOP_LEVEL: &[&str] = &[
     "README.md",
     "clippy.toml",
     "deny.toml",
+    "docs",
     "ebpf",
     "host",
     "pem",

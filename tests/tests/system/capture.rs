@@ -34,11 +34,12 @@ fn rows(pyxis: &Pyxis, role: i64, port: u16, enough: usize) -> Result<Vec<Value>
     Ok(rows)
 }
 
-/// Names of the programs behind the rows of one side.
+/// Names of the programs behind the rows of one side; of one that became another (a shim that ends in exec), the last.
 fn programs(pyxis: &Pyxis, role: i64, port: u16) -> Result<Vec<String>> {
     let side = if role == SERVER { "local_port" } else { "remote_port" };
     let rows = pyxis.sql(&format!(
-        "SELECT DISTINCT p.comm FROM http_events h JOIN processes p ON h.upid = p.upid \
+        "SELECT DISTINCT p.comm FROM http_events h JOIN \
+         (SELECT upid, last_value(comm ORDER BY time_) AS comm FROM processes GROUP BY upid) p ON h.upid = p.upid \
          WHERE h.{side} = {port} AND h.trace_role = {role} ORDER BY 1"
     ))?;
     Ok(rows.iter().filter_map(|row| row["comm"].as_str().map(str::to_owned)).collect())

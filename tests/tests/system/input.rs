@@ -87,18 +87,27 @@ fn a_port_that_is_taken_is_named() -> Result {
 }
 
 #[test]
-fn a_recording_that_is_none_is_refused() -> Result {
+fn a_recording_that_is_none_or_damaged_is_refused() -> Result {
     needs!(Need::Replay);
     let folder = tempfile::tempdir_in("/tmp")?;
     fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    let file = folder.path().join("not.pxr");
-    fs::write(&file, b"this is not a recording")?;
-    // If it were taken for one, px up would stay up.
-    let mut command = Command::new("timeout");
-    command.arg("30").arg(programs::px());
-    command.args(["up", "--replay"]).arg(&file).env("PYXIS_LIB_DIR", programs::lib());
-    command.env("PX_RUNTIME_DIR", folder.path().join("run")).env("PX_DATA_DIR", folder.path().join("data"));
-    says(&command.output()?, 1, &[&["not.pxr", "recording"]]);
+    let mut damaged = fs::read(programs::capture())?;
+    // The end of a whole file is its count of inputs.
+    let last = damaged.len() - 1;
+    damaged[last] ^= 1;
+    for (name, bytes, says_what) in [
+        ("not.pxr", b"this is not a recording".to_vec(), "recording"),
+        ("damaged.pxr", damaged, "its count of inputs is not what it holds"),
+    ] {
+        let file = folder.path().join(name);
+        fs::write(&file, bytes)?;
+        // If it were taken for one, px up would stay up.
+        let mut command = Command::new("timeout");
+        command.arg("30").arg(programs::px());
+        command.args(["up", "--replay"]).arg(&file).env("PYXIS_LIB_DIR", programs::lib());
+        command.env("PX_RUNTIME_DIR", folder.path().join("run")).env("PX_DATA_DIR", folder.path().join("data"));
+        says(&command.output()?, 1, &[&[name], &[says_what]]);
+    }
     Ok(())
 }
 

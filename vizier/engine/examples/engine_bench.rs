@@ -74,7 +74,7 @@ impl Cluster {
             };
             let socket = TcpStream::connect(address).await.unwrap();
             socket.set_nodelay(true).unwrap();
-            tokio::spawn(serve(socket, store, move || info.clone(), Limits::default()));
+            tokio::spawn(serve(socket, store, move || info.clone(), Limits::default(), Arc::default()));
             let (socket, _) = listener.accept().await.unwrap();
             socket.set_nodelay(true).unwrap();
             registry.adopt(socket, None).await.unwrap();

@@ -1,11 +1,14 @@
 //! How a leaf travels inside a fragment. Everything else in a fragment is DataFusion's own and travels by its codec;
-//! functions travel by name.
+//! functions travel by name, those of plugins with the digest of their plugin.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::{Field, Schema};
 use datafusion::common::{Result, exec_datafusion_err, internal_err};
 use datafusion::execution::TaskContext;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::bytes::{
     physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec,
@@ -15,19 +18,37 @@ use datafusion_proto::physical_plan::{
 };
 use datafusion_proto::protobuf;
 use host::backend::TimeRange;
+use host::function::Bound;
 use prost::Message;
 
 use crate::exchange::wire::decode;
+use crate::functions::plugin::{FragmentFunctions, FunctionRef, PluginAggregate, PluginScalar};
 use crate::leaf::{PemScanExec, Scan};
 
+/// Encodes a plan.
+pub(crate) fn to_bytes(plan: Arc<dyn ExecutionPlan>) -> Result<Encoded> {
+    let codec = Codec::default();
+    let plan = physical_plan_to_bytes_with_extension_codec(plan, &codec)?;
+    let plugins = codec.plugins.into_inner().expect("no panic while it is held").into_iter().collect();
+    Ok(Encoded { plan, plugins })
+}
+
 /// A plan as bytes.
-pub(crate) fn to_bytes(plan: Arc<dyn ExecutionPlan>) -> Result<bytes::Bytes> {
-    physical_plan_to_bytes_with_extension_codec(plan, &Codec)
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub plan: bytes::Bytes,
+    /// Digests of the plugins whose functions it calls.
+    pub plugins: Vec<String>,
 }
 
 /// The reverse, against the functions and options of `cx`.
-pub(crate) fn from_bytes(bytes: &[u8], cx: &TaskContext) -> Result<Arc<dyn ExecutionPlan>> {
-    physical_plan_from_bytes_with_extension_codec(bytes, cx, &Codec)
+pub(crate) fn from_bytes(
+    bytes: &[u8],
+    cx: &TaskContext,
+    functions: FragmentFunctions,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let codec = Codec { functions: Some(functions), ..Codec::default() };
+    physical_plan_from_bytes_with_extension_codec(bytes, cx, &codec)
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -50,8 +71,27 @@ struct ScanMessage {
     partitions: u32,
 }
 
-#[derive(Debug)]
-struct Codec;
+#[derive(Debug, Default)]
+struct Codec {
+    /// While encoding: plugins met.
+    plugins: Mutex<BTreeSet<String>>,
+    /// While decoding.
+    functions: Option<FragmentFunctions>,
+}
+
+impl Codec {
+    fn name(&self, bound: &Bound, buffer: &mut Vec<u8>) -> Result<()> {
+        let function = FunctionRef::of(bound);
+        self.plugins.lock().expect("no panic while it is held").insert(function.digest.clone());
+        function.encode(buffer).map_err(|e| exec_datafusion_err!("cannot encode a function: {e}"))
+    }
+
+    fn bound(&self, name: &str, buffer: &[u8]) -> Result<Arc<Bound>> {
+        let functions = self.functions.as_ref().filter(|_| !buffer.is_empty());
+        let functions = functions.ok_or_else(|| exec_datafusion_err!("there is no function {name}"))?;
+        functions.bound(&decode(buffer, "a function")?)
+    }
+}
 
 impl PhysicalExtensionCodec for Codec {
     fn try_decode(
@@ -79,6 +119,24 @@ impl PhysicalExtensionCodec for Codec {
             fetch: message.fetch.map(|rows| rows as usize),
         };
         Ok(Arc::new(PemScanExec::try_new(scan, message.partitions.max(1) as usize, None, None)?))
+    }
+
+    fn try_decode_udf(&self, name: &str, buffer: &[u8]) -> Result<Arc<ScalarUDF>> {
+        Ok(Arc::new(ScalarUDF::new_from_impl(PluginScalar::new(self.bound(name, buffer)?))))
+    }
+
+    fn try_encode_udf(&self, node: &ScalarUDF, buffer: &mut Vec<u8>) -> Result<()> {
+        let function: &dyn Any = node.inner().as_ref();
+        function.downcast_ref::<PluginScalar>().map_or(Ok(()), |function| self.name(function.bound(), buffer))
+    }
+
+    fn try_decode_udaf(&self, name: &str, buffer: &[u8]) -> Result<Arc<AggregateUDF>> {
+        Ok(Arc::new(AggregateUDF::new_from_impl(PluginAggregate::new(self.bound(name, buffer)?))))
+    }
+
+    fn try_encode_udaf(&self, node: &AggregateUDF, buffer: &mut Vec<u8>) -> Result<()> {
+        let function: &dyn Any = node.inner().as_ref();
+        function.downcast_ref::<PluginAggregate>().map_or(Ok(()), |function| self.name(function.bound(), buffer))
     }
 
     fn try_encode(

@@ -1,7 +1,7 @@
 //! Plans and runs queries over the agents of a registry.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use arrow::array::RecordBatch;
 use arrow::temporal_conversions::timestamp_ns_to_datetime;
@@ -13,12 +13,16 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use host::manifest::function::ExportKind;
 use host::meter::Meter;
+use pem_tables::Store;
 
 use crate::error::Fault;
 use crate::exchange::Registry;
-use crate::functions::{fuse_quantiles, plain_arguments};
+use crate::functions::plugin::{Functions, KIND};
+use crate::functions::{FunctionComponent, fuse_quantiles, plain_arguments};
 use crate::guard::guard;
+use crate::local::Locals;
 use crate::policy::Access;
 use crate::provider::PemTable;
 use crate::query::{Query, QueryContext, RunCx};
@@ -60,17 +64,40 @@ pub(crate) struct Inner {
     narrow: SessionState,
     pub config: EngineConfig,
     options: Arc<BTreeMap<String, String>>,
+    pub local: Locals,
+    functions: RwLock<Arc<Functions>>,
+}
+
+impl Inner {
+    /// Functions of plugins, as of now.
+    pub fn functions(&self) -> Arc<Functions> {
+        self.functions.read().expect("no panic while it is held").clone()
+    }
 }
 
 impl Engine {
     /// Over the agents of `registry`.
     pub fn new(registry: Arc<Registry>, config: EngineConfig) -> Result<Self, host::error::Error> {
+        Self::with_local(registry, config, Locals::default())
+    }
+
+    /// Over the agents of `registry`, and the tables of a store that Vizier keeps itself: these hide an agent's of the same name.
+    pub fn with_store(
+        registry: Arc<Registry>,
+        config: EngineConfig,
+        store: &Store,
+    ) -> Result<Self, host::error::Error> {
+        Self::with_local(registry, config, Locals::of(store))
+    }
+
+    fn with_local(registry: Arc<Registry>, config: EngineConfig, local: Locals) -> Result<Self, host::error::Error> {
         let state = session::vizier(config.threads, config.memory_bytes)
             .map_err(|e| host::error::Error::Internal(format!("the query engine does not start: {e}")))?;
         let mut narrow = state.clone();
         narrow.config_mut().options_mut().execution.target_partitions = 1;
         let options = Arc::new(session::shared_options(state.config_options()));
-        Ok(Self { inner: Arc::new(Inner { registry, state, narrow, config, options }) })
+        let functions = RwLock::default();
+        Ok(Self { inner: Arc::new(Inner { registry, state, narrow, config, options, local, functions }) })
     }
 
     /// The agents.
@@ -83,11 +110,31 @@ impl Engine {
         Query::new(self.inner.clone(), cx, self.inner.registry.view())
     }
 
+    /// Makes the functions of these plugins known, in place of those there were, and has them sent to the agents. Gives the names
+    /// of plugins that were not taken, with the reason: a function's name that is taken already. Must be called within a tokio runtime.
+    pub fn set_functions(&self, plugins: Vec<FunctionComponent>) -> Vec<(String, String)> {
+        let state = &self.inner.state;
+        let built_in = |name: &str| {
+            state.scalar_functions().contains_key(name)
+                || state.aggregate_functions().contains_key(name)
+                || state.window_functions().contains_key(name)
+                || state.higher_order_functions().contains_key(name)
+        };
+        let (functions, refused) = Functions::of(plugins, built_in);
+        let components = functions.components();
+        *self.inner.functions.write().expect("no panic while it is held") = Arc::new(functions);
+        self.inner.registry.set_plugins(KIND, components);
+        refused
+    }
+
     /// Names of all functions, for completion: scalar, aggregate, window.
     pub fn functions(&self) -> BTreeSet<String> {
         let state = &self.inner.state;
         let scalar = state.scalar_functions().keys();
-        scalar.chain(state.aggregate_functions().keys()).chain(state.window_functions().keys()).cloned().collect()
+        let own = scalar.chain(state.aggregate_functions().keys()).chain(state.window_functions().keys()).cloned();
+        let plugins = self.inner.functions();
+        let kinds = [ExportKind::Scalar, ExportKind::Aggregate, ExportKind::Table];
+        own.chain(kinds.into_iter().flat_map(|kind| plugins.names(kind).map(str::to_owned))).collect()
     }
 }
 
@@ -103,7 +150,13 @@ impl Query {
     }
 
     fn make_table(&self, name: &str) -> Result<Option<PemTable>> {
-        let Some(def) = self.view.tables.get(name) else { return Ok(None) };
+        let (def, local) = match self.engine.local.get(name, &self.cx.meter) {
+            Some((def, local)) => (def, Some(local)),
+            None => match self.view.tables.get(name) {
+                Some(def) => (def.clone(), None),
+                None => return Ok(None),
+            },
+        };
         let Access::Granted(scope) = self.cx.policy.access(name) else { return Ok(None) };
         let wrong = |what: String| Fault::Denied(format!("the policy for table {name} is wrong: {what}"));
         let predicate = match &scope.predicate {
@@ -121,8 +174,9 @@ impl Query {
         }
         Ok(Some(PemTable {
             exposed: PemTable::exposed(&def.schema, &masked),
-            def: def.clone(),
+            def,
             view: self.view.clone(),
+            local,
             range: self.cx.range,
             per_agent: self.engine.config.partitions_per_agent.max(1),
             predicate,

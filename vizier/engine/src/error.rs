@@ -20,6 +20,9 @@ pub(crate) enum Fault {
     /// The deadline passed.
     #[error("the deadline passed")]
     Deadline,
+    /// A function of a plugin failed.
+    #[error("{0}")]
+    Function(host::error::Error),
     /// The query reads or does something that it may not.
     #[error("{0}")]
     Denied(String),
@@ -73,6 +76,11 @@ pub(crate) fn to_status(error: &DataFusionError) -> Status {
     match fault_in(error) {
         Some(Fault::Node(why)) => return Status::not_found(why.clone()),
         Some(Fault::Rows) => return Status::out_of_range(Fault::Rows.to_string()),
+        // A node's own lack of room is its gap; a function that fails would fail everywhere.
+        Some(Fault::Function(host::error::Error::Unavailable(why))) => return Status::not_found(why.clone()),
+        Some(Fault::Function(host::error::Error::Invalid { message, hint: Some(hint), .. })) => {
+            return Status::failed_precondition(format!("{message}\n{hint}"));
+        }
         Some(Fault::Deadline) => return Status::deadline_exceeded(Fault::Deadline.to_string()),
         _ => {}
     }

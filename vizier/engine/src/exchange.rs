@@ -5,23 +5,26 @@
 //! bytes; TLS is the caller's. Callers must set `TCP_NODELAY` on both ends (88 ms a query became 2.5 in a trial).
 //!
 //! One Flight `do_get` per query and PEM carries a fragment there and Arrow batches back; `do_action("describe")` asks who
-//! the agent is and what tables it has.
+//! the agent is and what tables it has, two more bring it [`plugins`].
 
 pub(crate) mod batches;
 mod io;
+mod plugins;
 mod registry;
 mod server;
+mod sessions;
 pub(crate) mod wire;
 
 use std::time::Duration;
 
+pub use plugins::{AgentPlugins, PLUGINS_MAX, Plugin, PluginHandler};
 pub use registry::{AdoptError, AgentState, AgentStatus, Registry, TableOnAgent, TableStatus};
 pub(crate) use registry::{TableDef, View, client};
 pub(crate) use server::FragmentCx;
 pub use server::{Activity, Limits, serve};
 
 /// Version of the messages between PEM and Vizier. Raised with any change of [`wire`].
-pub const EXCHANGE_VERSION: u32 = 2;
+pub const EXCHANGE_VERSION: u32 = 3;
 /// Plans cross in DataFusion's own encoding, which is only promised within one version.
 pub const ENGINE_VERSION: &str = datafusion::DATAFUSION_VERSION;
 

@@ -6,11 +6,13 @@
 //! **SQL** is one SELECT. There is no DDL, DML, COPY or SET, no `information_schema`, and no function that reads files or
 //! the environment. `EXPLAIN SELECT …` gives the plan as rows of text.
 
+mod bounds;
 mod context;
 mod failure;
 mod nearest;
 mod ops;
 mod parse;
+mod size;
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
@@ -68,6 +70,7 @@ impl Frames {
         if text.len() > SQL_BYTES_MAX {
             return Err(failure::invalid(format!("the query is longer than {SQL_BYTES_MAX} bytes"), None));
         }
+        size::check(text)?;
         let parsed = DFParserBuilder::new(text)
             .with_dialect(&GenericDialect {})
             .build()
@@ -95,6 +98,8 @@ impl Frames {
         let fail = |e| failure::to_error(e, text, &[], &self.query);
         let options = ParserOptions::from(&self.query.engine.state.config_options().sql_parser);
         let plan = SqlToRel::new_with_options(&context, options).statement_to_plan(statement).map_err(fail)?;
+        // Before anything walks over it.
+        bounds::check(&plan)?;
         let names = plan.get_parameter_names().map_err(fail)?;
         for name in &names {
             let bare = name.trim_start_matches('$');
@@ -186,7 +191,11 @@ impl Query {
     /// Names of tables the run may see, sorted.
     pub(crate) fn table_names(&self) -> Vec<&str> {
         let visible = |name: &&String| matches!(self.cx.policy.access(name), Access::Granted(_));
-        self.view.tables.keys().filter(visible).map(String::as_str).collect()
+        let names = self.view.tables.keys().chain(self.engine.local.names());
+        let mut names: Vec<&str> = names.filter(visible).map(String::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 }
 
@@ -211,6 +220,7 @@ impl Frame for QueryFrame {
 
     fn apply(&self, op: &Op) -> Result<Arc<dyn Frame>, Error> {
         let plan = ops::apply(self, op)?;
+        bounds::check(&plan)?;
         Ok(Arc::new(Self::new(self.query.clone(), plan)))
     }
 

@@ -10,6 +10,7 @@ use datafusion::common::{Column, Result, ScalarValue, internal_err};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan, lit};
 
 use crate::error::Fault;
+use crate::functions::plugin::PluginTable;
 use crate::provider::{PemTable, table_of};
 
 /// The plan with policy below each scan. Applying it twice is the same as once.
@@ -51,12 +52,12 @@ fn denied(why: &str) -> datafusion::common::DataFusionError {
     Fault::Denied(why.to_owned()).into()
 }
 
-/// Rows a guest made itself.
+/// Rows a guest made itself, or that a function of a plugin makes.
 fn inline(scan: &TableScan) -> bool {
     let source: &dyn std::any::Any = scan.source.as_ref();
     source.downcast_ref::<DefaultTableSource>().is_some_and(|source| {
         let provider: &dyn std::any::Any = source.table_provider.as_ref();
-        provider.is::<MemTable>()
+        provider.is::<MemTable>() || provider.is::<PluginTable>()
     })
 }
 

@@ -16,12 +16,15 @@ use host::backend::TimeRange;
 
 use crate::exchange::{TableDef, View};
 use crate::leaf::{PemScanExec, Scan, TIME};
+use crate::local::LocalTable;
 
 /// A table in a time range, for one run.
 #[derive(Clone, Debug)]
 pub(crate) struct PemTable {
     pub def: Arc<TableDef>,
     pub view: Arc<View>,
+    /// It is Vizier's own: no agent is asked.
+    pub local: Option<LocalTable>,
     pub range: TimeRange,
     /// Partitions each agent reads it in.
     pub per_agent: usize,
@@ -70,7 +73,13 @@ impl TableProvider for PemTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        Ok(vec![TableProviderFilterPushDown::Exact; filters.len()])
+        // What Vizier keeps is small: the range is narrowed, and the planner filters.
+        let push = if self.local.is_some() {
+            TableProviderFilterPushDown::Inexact
+        } else {
+            TableProviderFilterPushDown::Exact
+        };
+        Ok(vec![push; filters.len()])
     }
 
     async fn scan(
@@ -86,6 +95,9 @@ impl TableProvider for PemTable {
         let mut range = self.range;
         let filters: Vec<Expr> =
             filters.iter().filter(|filter| !narrow(filter, &mut range)).cloned().map(unnormalize_col).collect();
+        if let Some(local) = &self.local {
+            return local.scan(range, projection);
+        }
 
         let schema = &self.def.schema;
         let mut source: Vec<usize> = match projection {

@@ -1,6 +1,7 @@
 //! One run's work with the engine: its time, its limits, what it used and what it could not have.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::RecordBatch;
@@ -8,6 +9,9 @@ use datafusion::common::DataFusionError;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use host::backend::{Backend, Frame, TimeRange};
+use host::error::Exhausted;
+use host::function::Bounds;
+use host::manifest::function::ExportKind;
 use host::meter::Meter;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +22,7 @@ use crate::error::{Fault, fault_in};
 use crate::exchange::View;
 use crate::exchange::wire::Usage;
 use crate::frame::Frames;
+use crate::functions::plugin::Calls;
 use crate::policy::Policy;
 use crate::provider::PemTable;
 
@@ -43,6 +48,7 @@ pub struct Query {
     pub(crate) view: Arc<View>,
     pub(crate) run: Arc<Run>,
     pub(crate) tables: Mutex<HashMap<String, Option<Arc<PemTable>>>>,
+    calls: Calls,
 }
 
 /// What one agent did for a run.
@@ -61,7 +67,19 @@ pub struct AgentStatistics {
 impl Query {
     pub(crate) fn new(engine: Arc<Inner>, cx: QueryContext, view: Arc<View>) -> Arc<Self> {
         let run = Arc::new(Run::new(cx.deadline));
-        Arc::new(Self { engine, cx, view, run, tables: Mutex::default() })
+        let calls = Calls::new(engine.functions(), Arc::new(bounds(&cx, run.clone())));
+        Arc::new(Self { engine, cx, view, run, tables: Mutex::default(), calls })
+    }
+
+    /// Functions of plugins, bound to this run.
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    /// Names of all functions of plugins that expressions can call.
+    pub(crate) fn plugin_functions(&self) -> impl Iterator<Item = &str> {
+        let functions = self.calls.functions();
+        functions.names(ExportKind::Scalar).chain(functions.names(ExportKind::Aggregate))
     }
 
     /// The way in for scripts and SQL.
@@ -88,6 +106,18 @@ impl Query {
     pub fn cancel(&self) {
         self.run.cancel.cancel();
     }
+}
+
+/// What functions of plugins may use of the run, and when they end.
+fn bounds(cx: &QueryContext, run: Arc<Run>) -> Bounds {
+    let deadline = cx.deadline + MERGE_GRACE;
+    Bounds::new(cx.meter.clone(), move || {
+        if run.cancel.is_cancelled() {
+            return Some(host::error::Error::Cancelled);
+        }
+        (Instant::now() > deadline).then_some(host::error::Error::Exhausted(Exhausted::Deadline))
+    })
+    .with_log(|level, line| tracing::debug!(?level, line, "a function of a plugin says"))
 }
 
 /// State of a run that its streams share.
@@ -144,6 +174,9 @@ impl Run {
             statistics.bytes_scanned += bytes;
             statistics.elapsed_ns = statistics.elapsed_ns.max(now.elapsed_ns);
         }
+        let cpu_ns = now.guest_cpu_ns.saturating_sub(before.guest_cpu_ns);
+        meter.guest_cpu_ns.fetch_add(cpu_ns, Ordering::Relaxed);
+        meter.memory_peak_bytes.fetch_max(now.guest_memory_bytes, Ordering::Relaxed);
         meter.charge_scan(rows, bytes).map_err(|_| Fault::Rows.into())
     }
 

@@ -18,8 +18,8 @@ use prost::Message;
 use tokio::time::Instant;
 use tonic::Request;
 
-use crate::codec;
-use crate::error::from_status;
+use crate::codec::{self, Encoded};
+use crate::error::{Fault, from_status};
 use crate::exchange::batches::decode;
 use crate::exchange::wire::{Fragment, Usage};
 use crate::exchange::{View, client};
@@ -34,7 +34,7 @@ pub struct RemoteExec {
     view: Arc<View>,
     options: Arc<BTreeMap<String, String>>,
     /// Encoded once, not once per agent.
-    encoded: OnceLock<bytes::Bytes>,
+    encoded: OnceLock<Encoded>,
     properties: Arc<PlanProperties>,
 }
 
@@ -59,7 +59,7 @@ impl RemoteExec {
     }
 
     /// Encodes now, so that what cannot travel shows while planning.
-    pub(crate) fn encode(&self) -> Result<&bytes::Bytes> {
+    pub(crate) fn encode(&self) -> Result<&Encoded> {
         if let Some(encoded) = self.encoded.get() {
             return Ok(encoded);
         }
@@ -127,19 +127,28 @@ impl ExecutionPlan for RemoteExec {
         };
         let budget = cx.meter.budget.rows_scanned;
         let used = cx.meter.rows_scanned.load(std::sync::atomic::Ordering::Relaxed);
+        let encoded = self.encode()?;
+        let cpu = cx.meter.guest_cpu_ns.load(std::sync::atomic::Ordering::Relaxed);
         let fragment = Fragment {
-            plan: self.encode()?.clone(),
+            plan: encoded.plan.clone(),
             options: self.options.as_ref().clone(),
             remaining_ns: cx.run.deadline.saturating_duration_since(Instant::now()).as_nanos() as u64,
             rows_max: budget.saturating_sub(used),
+            plugins: encoded.plugins.clone(),
+            guest_cpu_ns_max: cx.meter.budget.guest_cpu_ns.saturating_sub(cpu),
+            guest_memory_bytes_max: cx.meter.budget.memory_bytes,
         };
+        let needs = fragment.plugins.clone();
         let ticket = Ticket::new(fragment.encode_to_vec());
-        let channel = agent.channel.clone();
+        let (channel, shipped, plugins) = (agent.channel.clone(), agent.shipped.clone(), self.view.plugins.clone());
         let (run, id) = (cx.run.clone(), agent.id.clone());
         let answer = {
             let schema = schema.clone();
             let (run, id) = (run.clone(), id.clone());
             async move {
+                if !needs.is_empty() {
+                    shipped.needed(&channel, &plugins, &needs).await.map_err(Fault::Node)?;
+                }
                 let messages = client(channel).do_get(Request::new(ticket)).await.map_err(|s| from_status(&s))?;
                 let before = Mutex::new(Usage::default());
                 let on_message = {

@@ -8,10 +8,14 @@ mod errors;
 mod failures;
 #[path = "cluster/frames.rs"]
 mod frames;
+#[path = "cluster/functions.rs"]
+mod functions;
 #[path = "cluster/harness.rs"]
 mod harness;
 #[path = "cluster/history.rs"]
 mod history;
+#[path = "cluster/hostile.rs"]
+mod hostile;
 #[path = "cluster/plans.rs"]
 mod plans;
 #[path = "cluster/policy.rs"]

@@ -7,6 +7,8 @@ use host::meter::Meter;
 use vizier_api::{AgentStatistics, MissingAgent, Statistics};
 use vizier_engine::{AgentId, Query};
 
+use crate::runs::Used;
+
 /// Agents whose rows are not, or not all, in the result.
 pub fn missing(missing: BTreeMap<AgentId, String>) -> Vec<MissingAgent> {
     missing.into_iter().map(|(agent, reason)| MissingAgent { agent: agent.to_string(), reason }).collect()
@@ -30,5 +32,21 @@ pub fn statistics(query: &Query, meter: &Meter, plan_ns: u64, total_ns: u64) -> 
         bytes_output: meter.output_bytes.load(Relaxed),
         plan_ns,
         total_ns,
+    }
+}
+
+/// The same for the history, less what only the guest's report knows.
+pub fn used(meter: &Meter, statistics: &Statistics) -> Used {
+    Used {
+        guest_cpu_ns: statistics.guest_cpu_ns,
+        memory_peak_bytes: statistics.guest_memory_peak_bytes,
+        rows_scanned: meter.rows_scanned.load(Relaxed),
+        bytes_scanned: meter.bytes_scanned.load(Relaxed),
+        rows_output: statistics.rows_output,
+        bytes_output: statistics.bytes_output,
+        host_calls: statistics.host_calls,
+        plan_ns: statistics.plan_ns,
+        agents: statistics.agents.iter().map(|agent| agent.agent.clone()).collect(),
+        ..Used::default()
     }
 }

@@ -10,6 +10,7 @@ use host::RunRequest;
 use host::backend::{Frame, Level, Op, TimeRange};
 use host::error::{Error, Exhausted};
 use host::meter::Meter;
+use host::tenant::Tenant;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,7 @@ use super::output::Output;
 use super::tables::{self, Tables};
 use super::tail::Tail;
 use super::{Job, Work, report};
+use crate::runs::Used;
 
 /// Frames of one run that execute at once: the others wait, so that a script with thirty tables leaves room for others.
 const FRAMES_AT_ONCE: usize = 4;
@@ -32,6 +34,7 @@ const SQL_TABLE: &str = "result";
 /// What is particular to this round.
 pub struct Round<'a> {
     pub job: &'a Job,
+    pub tenant: Arc<Tenant>,
     pub number: u64,
     pub range: TimeRange,
     pub now_ns: i64,
@@ -41,7 +44,7 @@ pub struct Round<'a> {
 impl Round<'_> {
     pub async fn run(self, engine: &Engine, output: &Output, cancel: CancellationToken) -> super::Round {
         let began = Instant::now();
-        let meter = Arc::new(Meter::new(self.job.budget));
+        let meter = Arc::new(Meter::of(self.tenant.clone(), self.job.budget));
         let query = engine.query(QueryContext {
             range: self.range,
             now_ns: self.now_ns,
@@ -63,6 +66,8 @@ impl Round<'_> {
             sources: BTreeSet::new(),
             truncated: BTreeSet::new(),
             planned: began,
+            host_cpu_ns: 0,
+            instantiate_ns: 0,
         };
         let end = match &self.job.work {
             Work::Sql(text) => self.sql(text, &mut show, &cancel).await,
@@ -72,7 +77,12 @@ impl Round<'_> {
         let completeness = show.completeness(self.range, &end).await;
         let plan_ns = (show.planned - began).as_nanos() as u64;
         let statistics = report::statistics(&query, &meter, plan_ns, began.elapsed().as_nanos() as u64);
-        super::Round { end, completeness, statistics }
+        let used = Used {
+            host_cpu_ns: show.host_cpu_ns,
+            instantiate_ns: show.instantiate_ns,
+            ..report::used(&meter, &statistics)
+        };
+        super::Round { end, completeness, statistics, used }
     }
 
     async fn sql(&self, text: &str, show: &mut Show, cancel: &CancellationToken) -> Result<(), Error> {
@@ -126,6 +136,7 @@ impl Round<'_> {
                                 show.output.send(Event::Log(log(Level::Warn, message))).await;
                             }
                             show.truncated.extend(report.truncated);
+                            (show.host_cpu_ns, show.instantiate_ns) = (report.host_cpu_ns, report.instantiate_ns);
                             guest_end = report.result;
                         }
                         Some(Err(e)) => guest_end = Err(Error::Internal(format!("the script's task ended badly: {e}"))),
@@ -180,6 +191,9 @@ struct Show {
     truncated: BTreeSet<String>,
     /// When the last frame was handed to the engine.
     planned: Instant,
+    /// Of the guest's report.
+    host_cpu_ns: u64,
+    instantiate_ns: u64,
 }
 
 impl Show {

@@ -3,6 +3,7 @@
 
 mod follow;
 mod harness;
+mod history;
 mod limits;
 mod partial;
 mod plugins;

@@ -186,7 +186,7 @@ impl Column {
             }
             (Data::Strings { numbers, values }, _) => {
                 // As many strings as rows means that the strings are the rows: numbers follow first appearance.
-                if values.len() == rows && nulls.is_none() && numbers.counts_up() {
+                if values.len() == rows && nulls.is_none() && numbers.counts_up(rows) {
                     return values.strings();
                 }
                 let numbers = numbers.decode(rows);

@@ -133,10 +133,10 @@ impl Ints {
         out
     }
 
-    /// Whether it is 0, 1, 2, ...
-    pub fn counts_up(&self) -> bool {
+    /// Whether its `rows` values are 0, 1, 2, ...
+    pub fn counts_up(&self, rows: usize) -> bool {
         match self {
-            Ints::Constant(value) => *value == 0,
+            Ints::Constant(value) => *value == 0 && rows <= 1,
             Ints::Growing { first: 0, base: 1, residuals } => residuals.allocated() == 0,
             _ => false,
         }

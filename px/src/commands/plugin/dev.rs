@@ -138,7 +138,7 @@ async fn once(
     (start_time_ns, end_time_ns): (i64, i64),
     terminal: &Terminal,
 ) -> Result<(Exit, Outcome)> {
-    let built = super::build(&command.dir, None, terminal)?;
+    let built = super::build(&command.dir, None, false, terminal)?;
     let bytes = std::fs::read(&built.path).map_err(|e| Error::io(format!("read {}", built.path.display()), &e))?;
     let request = vizier_api::ExecuteRequest {
         what: Some(What::Component(bytes.into())),

@@ -67,7 +67,7 @@ impl Subject {
     pub async fn get(&self, args: &RegistryArgs, terminal: &Terminal) -> Result<Plugin> {
         match self {
             Subject::Source(dir) => {
-                let built = super::build(dir, None, terminal)?;
+                let built = super::build(dir, None, false, terminal)?;
                 component(&built.path)
             }
             Subject::Component(path) => component(path),

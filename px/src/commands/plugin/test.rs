@@ -52,7 +52,7 @@ pub async fn run(command: Test, global: &Global, terminal: Terminal) -> Result<E
     let moved = result.since.is_some() || result.start.is_some() || result.stop.is_some();
     // Both take their second: the recording is read while the script compiles.
     let stage = command.replay.map(|file| tokio::spawn(async move { Stage::start(&file, !moved).await }));
-    let built = super::build(&command.dir, None, &terminal)?;
+    let built = super::build(&command.dir, None, false, &terminal)?;
     let bytes = std::fs::read(&built.path).map_err(|e| Error::io(format!("read {}", built.path.display()), &e))?;
     let stage = match stage {
         Some(stage) => Some(stage.await.map_err(|e| Error::internal(e.to_string()))??),

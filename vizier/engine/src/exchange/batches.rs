@@ -238,7 +238,7 @@ mod tests {
         for batch in &batches {
             messages.extend(encoder.batch(batch).unwrap());
         }
-        messages.push(usage_message(&Usage { rows_scanned: 7, bytes_scanned: 8, elapsed_ns: 9 }));
+        messages.push(usage_message(&Usage { rows_scanned: 7, bytes_scanned: 8, elapsed_ns: 9, ..Usage::default() }));
         assert!(messages.iter().all(|m| m.data_body.len() < 2 * BATCH_BYTES_MAX), "large batches are cut");
         let (tx, rx) = std::sync::mpsc::channel();
         let stream = futures::stream::iter(messages.into_iter().map(Ok));

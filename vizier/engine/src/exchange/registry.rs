@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
 use super::io::{Counted, Traffic};
+use super::plugins::{Plugin, Shipped, Wanted};
 use super::wire::{Announcement, DESCRIBE, REFUSE, decode};
 use super::{
     CONNECTION_WINDOW_BYTES, HELLO_TIMEOUT, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MESSAGE_BYTES_MAX,
@@ -120,6 +121,7 @@ struct State {
     agents: BTreeMap<AgentId, Entry>,
     expected: BTreeSet<AgentId>,
     view: Option<Arc<View>>,
+    plugins: Arc<Wanted>,
 }
 
 #[derive(Debug)]
@@ -140,6 +142,7 @@ struct Entry {
 struct Link {
     channel: Channel,
     generation: u64,
+    shipped: Arc<Shipped>,
 }
 
 #[derive(Debug)]
@@ -162,12 +165,15 @@ pub(crate) struct View {
     /// gone. An agent that is seen for the first time is not here. Its tables begin at its start, too, but for all that is
     /// known nobody watched that node before, and every result of a fresh installation would say that it lacks the past.
     pub began_anew: BTreeMap<AgentId, i64>,
+    /// What agents are to have.
+    pub plugins: Arc<Wanted>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct AgentLink {
     pub id: AgentId,
     pub channel: Channel,
+    pub shipped: Arc<Shipped>,
 }
 
 /// A table, as the agents together have it.
@@ -240,9 +246,11 @@ impl Registry {
             traffic.received.fetch_add(old.traffic.received.load(Ordering::Relaxed), Ordering::Relaxed);
             traffic.sent.fetch_add(old.traffic.sent.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        let shipped = Arc::new(Shipped::default());
+        let plugins = state.plugins.clone();
         let entry = Entry {
             info,
-            link: Some(Link { channel, generation }),
+            link: Some(Link { channel: channel.clone(), generation, shipped: shipped.clone() }),
             reason: String::new(),
             connected_at: now_ns(),
             seen_at: now_ns(),
@@ -258,7 +266,28 @@ impl Registry {
             // It went between its answer and now, when there was no entry to mark yet.
             self.lost(generation);
         }
+        // Not waited for: a query that needs them does.
+        tokio::spawn(ship(id.clone(), channel, shipped, plugins));
         Ok(id)
+    }
+
+    /// Makes all agents have these plugins of the kind, and no others of it, from now on. Must be called within a tokio runtime.
+    pub fn set_plugins(&self, kind: &str, plugins: Vec<Plugin>) {
+        let mut state = self.lock();
+        let others = state.plugins.plugins.iter().filter(|plugin| plugin.kind != kind).cloned();
+        let plugins = others.chain(plugins).collect();
+        state.plugins = Arc::new(Wanted { generation: state.plugins.generation + 1, plugins });
+        state.view = None;
+        for (id, entry) in &state.agents {
+            if let Some(link) = &entry.link {
+                tokio::spawn(ship(id.clone(), link.channel.clone(), link.shipped.clone(), state.plugins.clone()));
+            }
+        }
+    }
+
+    /// The plugins agents are to have.
+    pub fn plugins(&self) -> Vec<Plugin> {
+        self.lock().plugins.plugins.clone()
     }
 
     /// All agents, connected ones and those that are missed.
@@ -409,7 +438,9 @@ fn make_view(state: &State) -> View {
     let mut began_anew = BTreeMap::new();
     for (id, entry) in &state.agents {
         match &entry.link {
-            Some(link) => agents.push(AgentLink { id: id.clone(), channel: link.channel.clone() }),
+            Some(link) => {
+                agents.push(AgentLink { id: id.clone(), channel: link.channel.clone(), shipped: link.shipped.clone() })
+            }
             None => absent.push((id.clone(), format!("gone: {}", entry.reason))),
         }
         if let Some(since_ns) = entry.info.since_ns.filter(|_| entry.restarted) {
@@ -436,7 +467,7 @@ fn make_view(state: &State) -> View {
         absent.push((id.clone(), NEVER_CONNECTED.into()));
     }
     let tables = tables.into_iter().map(|(name, def)| (name, Arc::new(def))).collect();
-    View { agents, absent, tables, began_anew }
+    View { agents, absent, tables, began_anew, plugins: state.plugins.clone() }
 }
 
 fn tables_of(announcement: &Announcement) -> Result<BTreeMap<String, Announced>, String> {
@@ -482,6 +513,12 @@ async fn describe(channel: &Channel) -> Result<Announcement, String> {
     let message = answer.message().await.map_err(|status| status.message().to_owned())?;
     let message = message.ok_or("it said nothing of itself")?;
     decode(&message.body, "what an agent says of itself").map_err(|e| message_of(&e))
+}
+
+async fn ship(agent: AgentId, channel: Channel, shipped: Arc<Shipped>, plugins: Arc<Wanted>) {
+    if let Err(reason) = shipped.ship(&channel, &plugins).await {
+        tracing::warn!(%agent, %reason, "plugins could not be sent");
+    }
 }
 
 async fn refuse(channel: &Channel, id: AgentId, reason: String) -> AdoptError {

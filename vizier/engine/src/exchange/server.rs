@@ -1,6 +1,5 @@
 //! The PEM's side: serves fragments on the connection it dialled.
 
-use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,10 +13,13 @@ use arrow_flight::{
 };
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, Result};
-use datafusion::execution::{SessionState, TaskContext};
+use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
+use host::error::Exhausted;
+use host::function::Bounds;
+use host::meter::{Budget, Meter};
 use pem_tables::Store;
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,13 +29,17 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::batches::{Coalescer, Encoder, usage_message};
 use super::io::{Counted, Traffic};
-use super::wire::{AnnouncedTable, Announcement, DESCRIBE, Fragment, REFUSE, Usage, decode};
+use super::plugins::AgentPlugins;
+use super::sessions::Sessions;
+use super::wire::{
+    AnnouncedTable, Announcement, DESCRIBE, Fragment, PLUGIN, PLUGINS, PluginAnswer, PluginOffer, REFUSE, Usage, decode,
+};
 use super::{CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
 use crate::agent::AgentInfo;
 use crate::codec;
-use crate::error::{Fault, to_status};
+use crate::error::{Fault, fault_in, to_status};
+use crate::functions::plugin::FragmentFunctions;
 use crate::leaf::grouped::specialise;
-use crate::session;
 use crate::yielding::yielding;
 
 /// What queries may use of a node.
@@ -74,8 +80,6 @@ pub struct Activity {
 
 /// HTTP/2 streams at once. Far above `Limits::fragments`, so that `describe` never waits behind queries that do.
 const STREAMS_MAX: u32 = 1024;
-/// Sets of options for which a decoded session is kept. Vizier sends the same set again and again.
-const SESSIONS_KEPT: usize = 8;
 /// Messages ready to be sent, per query. With the stream's window this bounds what an unread query holds.
 const MESSAGES_READY: usize = 2;
 /// How often a running fragment reports what it has used.
@@ -85,26 +89,27 @@ const LINGER: Duration = Duration::from_millis(5);
 
 /// Serves Vizier on a connection that was dialled (and is encrypted) by the caller, until the connection ends.
 ///
-/// `info` is asked at each `describe`. The error says why the link ended badly, a refusal by Vizier included; a clean end
+/// `info` is asked at each `describe`; `plugins` gets what Vizier sends, and outlives the link. The error says why the link ended badly, a refusal by Vizier included; a clean end
 /// is `Ok`. Run it on a runtime of its own: fragments are work for the processor.
 pub async fn serve<Io>(
     io: Io,
     store: Arc<Store>,
     info: impl Fn() -> AgentInfo + Send + Sync + 'static,
     limits: Limits,
+    plugins: Arc<AgentPlugins>,
 ) -> io::Result<()>
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let state = session::agent(limits.memory_bytes).map_err(io::Error::other)?;
+    let sessions = Sessions::new(limits.memory_bytes).map_err(io::Error::other)?;
     let refusal = Arc::new(Mutex::new(None));
     let service = Service {
         store,
         info: Box::new(info),
-        state,
-        sessions: Mutex::default(),
+        sessions,
         permits: Arc::new(Semaphore::new(limits.fragments.max(1))),
         activity: limits.activity,
+        plugins,
         refusal: refusal.clone(),
     };
     let (ended, end) = oneshot::channel::<()>();
@@ -148,13 +153,14 @@ pub(crate) struct FragmentMeter {
     rows_max: u64,
     started: Instant,
     activity: Arc<Activity>,
+    guests: Arc<Meter>,
 }
 
 impl FragmentMeter {
-    fn new(rows_max: u64, activity: Arc<Activity>) -> Self {
+    fn new(rows_max: u64, activity: Arc<Activity>, guests: Arc<Meter>) -> Self {
         activity.fragments_running.fetch_add(1, Ordering::Relaxed);
         activity.fragments.fetch_add(1, Ordering::Relaxed);
-        Self { rows: AtomicU64::new(0), bytes: AtomicU64::new(0), rows_max, started: Instant::now(), activity }
+        Self { rows: AtomicU64::new(0), bytes: AtomicU64::new(0), rows_max, started: Instant::now(), activity, guests }
     }
 
     /// Called for each batch that leaves the store.
@@ -171,6 +177,8 @@ impl FragmentMeter {
             rows_scanned: self.rows.load(Ordering::Relaxed),
             bytes_scanned: self.bytes.load(Ordering::Relaxed),
             elapsed_ns: self.started.elapsed().as_nanos() as u64,
+            guest_cpu_ns: self.guests.guest_cpu_ns.load(Ordering::Relaxed),
+            guest_memory_bytes: self.guests.memory_peak_bytes.load(Ordering::Relaxed),
         }
     }
 }
@@ -184,10 +192,10 @@ impl Drop for FragmentMeter {
 struct Service {
     store: Arc<Store>,
     info: Box<dyn Fn() -> AgentInfo + Send + Sync>,
-    state: SessionState,
-    sessions: Mutex<Vec<(BTreeMap<String, String>, Arc<TaskContext>)>>,
+    sessions: Sessions,
     permits: Arc<Semaphore>,
     activity: Arc<Activity>,
+    plugins: Arc<AgentPlugins>,
     refusal: Arc<Mutex<Option<String>>>,
 }
 
@@ -195,27 +203,6 @@ type Answer<T> = std::result::Result<Response<T>, Status>;
 type Messages<T> = BoxStream<'static, std::result::Result<T, Status>>;
 
 impl Service {
-    /// The session a plan is decoded against: scalar functions keep its options.
-    fn session(&self, options: &BTreeMap<String, String>) -> Result<Arc<TaskContext>> {
-        let mut sessions = self.sessions.lock().expect("no panic while it is held");
-        if let Some(found) = sessions.iter().position(|(known, _)| known == options) {
-            let entry = sessions.remove(found);
-            let session = entry.1.clone();
-            sessions.push(entry);
-            return Ok(session);
-        }
-        let mut state = self.state.clone();
-        for (key, value) in options {
-            state.config_mut().options_mut().set(key, value)?;
-        }
-        let session = state.task_ctx();
-        if sessions.len() == SESSIONS_KEPT {
-            sessions.remove(0);
-        }
-        sessions.push((options.clone(), session.clone()));
-        Ok(session)
-    }
-
     fn announcement(&self) -> std::result::Result<Announcement, Status> {
         let tables = self
             .store
@@ -240,11 +227,25 @@ impl Service {
         Ok(Announcement::new((self.info)(), tables))
     }
 
-    fn begin(&self, fragment: &Fragment) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>, Arc<FragmentMeter>)> {
-        let session = self.session(&fragment.options).map_err(cannot_run)?;
-        let plan =
-            codec::from_bytes(&fragment.plan, &session).and_then(specialise).and_then(yielding).map_err(cannot_run)?;
-        let meter = Arc::new(FragmentMeter::new(fragment.rows_max, self.activity.clone()));
+    fn begin(
+        &self,
+        fragment: &Fragment,
+        stopped: impl Fn() -> Option<host::error::Error> + Send + Sync + 'static,
+    ) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>, Arc<FragmentMeter>)> {
+        let session = self.sessions.with(&fragment.options).map_err(cannot_run)?;
+        let guests = Arc::new(Meter::new(Budget {
+            guest_cpu_ns: fragment.guest_cpu_ns_max,
+            memory_bytes: fragment.guest_memory_bytes_max,
+            ..Budget::default()
+        }));
+        let bounds = Bounds::new(guests.clone(), stopped)
+            .with_log(|level, line| tracing::debug!(?level, line, "a function of a plugin says"));
+        let functions = FragmentFunctions::new(self.plugins.functions(), Arc::new(bounds));
+        let plan = codec::from_bytes(&fragment.plan, &session, functions)
+            .and_then(specialise)
+            .and_then(yielding)
+            .map_err(cannot_run)?;
+        let meter = Arc::new(FragmentMeter::new(fragment.rows_max, self.activity.clone(), guests));
         let cx = FragmentCx { store: self.store.clone(), asid: (self.info)().asid, meter: meter.clone() };
         // A plan that is decoded needs no function by name any more: no registry is copied for each fragment.
         let task = TaskContext::new(
@@ -262,6 +263,9 @@ impl Service {
 }
 
 fn cannot_run(e: DataFusionError) -> DataFusionError {
+    if matches!(fault_in(&e), Some(Fault::Node(_))) {
+        return e;
+    }
     Fault::Node(format!("this build of the agent cannot run the query: {}", e.strip_backtrace())).into()
 }
 
@@ -278,8 +282,16 @@ impl FlightService for Service {
     async fn do_get(&self, request: Request<Ticket>) -> Answer<Self::DoGetStream> {
         let fragment: Fragment = decode(&request.into_inner().ticket, "a fragment").map_err(|e| to_status(&e))?;
         let deadline = Deadline::now() + Duration::from_nanos(fragment.remaining_ns);
-        let (plan, task, meter) = self.begin(&fragment).map_err(|e| to_status(&e))?;
         let (sender, receiver) = mpsc::channel(MESSAGES_READY);
+        let reader = sender.downgrade();
+        // A function that computes holds the task: it must see by itself that nobody waits any more.
+        let stopped = move || {
+            if reader.upgrade().is_none_or(|sender| sender.is_closed()) {
+                return Some(host::error::Error::Cancelled);
+            }
+            (Deadline::now() > deadline).then_some(host::error::Error::Exhausted(Exhausted::Deadline))
+        };
+        let (plan, task, meter) = self.begin(&fragment, stopped).map_err(|e| to_status(&e))?;
         let permits = self.permits.clone();
         // A task of its own, so that the next batch is made while one is sent, and no scan runs in the connection's task.
         let work = SpawnedTask::spawn(async move {
@@ -298,8 +310,14 @@ impl FlightService for Service {
                 drop(sender.send(Err(to_status(&e))).await);
             }
         });
-        let messages = stream::unfold((receiver, work), |(mut receiver, work)| async move {
-            receiver.recv().await.map(|message| (message, (receiver, work)))
+        let messages = stream::unfold(Some((receiver, work)), |state| async move {
+            let (mut receiver, work) = state?;
+            if let Some(message) = receiver.recv().await {
+                return Some((message, Some((receiver, work))));
+            }
+            // A stream that just ended would be taken for all there is.
+            let panicked = work.join().await.is_err();
+            panicked.then(|| (Err(to_status(&Fault::Node("the query made this agent panic".into()).into())), None))
         });
         Ok(Response::new(messages.boxed()))
     }
@@ -308,6 +326,17 @@ impl FlightService for Service {
         let action = request.into_inner();
         let body = match action.r#type.as_str() {
             DESCRIBE => self.announcement()?.encode_to_vec(),
+            PLUGINS => {
+                let set = decode(&action.body, "a set of plugins").map_err(|e| to_status(&e))?;
+                self.plugins.want(&set).encode_to_vec()
+            }
+            PLUGIN => {
+                let offer: PluginOffer = decode(&action.body, "a plugin").map_err(|e| to_status(&e))?;
+                let plugins = self.plugins.clone();
+                let taken = tokio::task::spawn_blocking(move || plugins.take(&offer)).await;
+                let taken = taken.unwrap_or_else(|e| Err(format!("loading it ended badly: {e}")));
+                PluginAnswer { refused: taken.err() }.encode_to_vec()
+            }
             REFUSE => {
                 let reason = String::from_utf8_lossy(&action.body).into_owned();
                 *self.refusal.lock().expect("no panic while it is held") = Some(reason);

@@ -17,6 +17,12 @@ pub(crate) const DESCRIBE: &str = "describe";
 /// Action that tells an agent why Vizier will not have it; the body is the reason as text.
 pub(crate) const REFUSE: &str = "refuse";
 
+/// Action that tells an agent which plugins it is to have, and drops the others: a [`PluginSet`], answered by
+/// [`PluginsWanted`].
+pub(crate) const PLUGINS: &str = "plugins";
+/// Action that brings one: a [`PluginOffer`], answered by [`PluginAnswer`].
+pub(crate) const PLUGIN: &str = "plugin";
+
 /// The ticket of a `do_get`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Fragment {
@@ -32,6 +38,64 @@ pub(crate) struct Fragment {
     /// Rows that may still be scanned on the run's behalf.
     #[prost(uint64, tag = "4")]
     pub rows_max: u64,
+    /// Digests of the plugins whose functions the plan calls.
+    #[prost(string, repeated, tag = "5")]
+    pub plugins: Vec<String>,
+    /// Processor time that functions of plugins may still use on the run's behalf.
+    #[prost(uint64, tag = "6")]
+    pub guest_cpu_ns_max: u64,
+    /// Memory they may have, all together.
+    #[prost(uint64, tag = "7")]
+    pub guest_memory_bytes_max: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct PluginRef {
+    #[prost(string, tag = "1")]
+    pub digest: String,
+    #[prost(string, tag = "2")]
+    pub kind: String,
+    #[prost(string, tag = "3")]
+    pub name: String,
+}
+
+/// All plugins an agent is to have.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct PluginSet {
+    #[prost(message, repeated, tag = "1")]
+    pub plugins: Vec<PluginRef>,
+}
+
+/// Answer to a [`PluginSet`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct PluginsWanted {
+    /// Digests of those that are to be sent.
+    #[prost(string, repeated, tag = "1")]
+    pub digests: Vec<String>,
+    /// Those that were sent before and could not be loaded, with the reason.
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub failed: BTreeMap<String, String>,
+}
+
+/// One plugin.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct PluginOffer {
+    #[prost(string, tag = "1")]
+    pub digest: String,
+    #[prost(string, tag = "2")]
+    pub kind: String,
+    #[prost(string, tag = "3")]
+    pub name: String,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub component: bytes::Bytes,
+}
+
+/// Answer to a [`PluginOffer`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct PluginAnswer {
+    /// Why it was not loaded.
+    #[prost(string, optional, tag = "1")]
+    pub refused: Option<String>,
 }
 
 /// What a fragment has used so far. Sent now and then between batches, and as the last message of a stream.
@@ -43,6 +107,12 @@ pub(crate) struct Usage {
     pub bytes_scanned: u64,
     #[prost(uint64, tag = "3")]
     pub elapsed_ns: u64,
+    /// Processor time of functions of plugins.
+    #[prost(uint64, tag = "4")]
+    pub guest_cpu_ns: u64,
+    /// Most memory they had at once.
+    #[prost(uint64, tag = "5")]
+    pub guest_memory_bytes: u64,
 }
 
 /// Answer to [`DESCRIBE`].

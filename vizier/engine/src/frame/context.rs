@@ -8,7 +8,10 @@ use datafusion::common::{DataFusionError, Result, TableReference, plan_err};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner};
 use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
+use host::manifest::function::ExportKind;
 
+use super::nearest::nearest;
+use crate::functions::plugin::{PluginTable, constants};
 use crate::query::Query;
 
 pub(super) struct Context<'a> {
@@ -38,8 +41,16 @@ impl ContextProvider for Context<'_> {
         }
     }
 
-    fn get_table_function_source(&self, name: &str, _: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
-        plan_err!("there is no table function `{name}`: tables are all there is to select from")
+    fn get_table_function_source(&self, name: &str, arguments: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
+        let Some(function) = self.query.calls().table(name) else {
+            let near = nearest(name, self.query.calls().functions().names(ExportKind::Table));
+            return match near {
+                Some(near) => plan_err!("there is no table function `{name}`\ndid you mean `{near}`?"),
+                None => plan_err!("there is no table function `{name}`: tables are all there is to select from"),
+            };
+        };
+        let arguments = constants(name, arguments, &self.query.engine.state)?;
+        Ok(provider_as_source(Arc::new(PluginTable::new(function, &arguments)?)))
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
@@ -47,7 +58,8 @@ impl ContextProvider for Context<'_> {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.query.engine.state.scalar_functions().get(name).cloned()
+        let own = self.query.engine.state.scalar_functions().get(name).cloned();
+        own.or_else(|| self.query.calls().scalar(name))
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
@@ -55,7 +67,8 @@ impl ContextProvider for Context<'_> {
     }
 
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
-        self.query.engine.state.aggregate_functions().get(name).cloned()
+        let own = self.query.engine.state.aggregate_functions().get(name).cloned();
+        own.or_else(|| self.query.calls().aggregate(name))
     }
 
     fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
@@ -71,7 +84,8 @@ impl ContextProvider for Context<'_> {
     }
 
     fn udf_names(&self) -> Vec<String> {
-        self.query.engine.state.scalar_functions().keys().cloned().collect()
+        let plugins = self.query.calls().functions().names(ExportKind::Scalar).map(str::to_owned);
+        self.query.engine.state.scalar_functions().keys().cloned().chain(plugins).collect()
     }
 
     fn higher_order_function_names(&self) -> Vec<String> {
@@ -79,7 +93,8 @@ impl ContextProvider for Context<'_> {
     }
 
     fn udaf_names(&self) -> Vec<String> {
-        self.query.engine.state.aggregate_functions().keys().cloned().collect()
+        let plugins = self.query.calls().functions().names(ExportKind::Aggregate).map(str::to_owned);
+        self.query.engine.state.aggregate_functions().keys().cloned().chain(plugins).collect()
     }
 
     fn udwf_names(&self) -> Vec<String> {

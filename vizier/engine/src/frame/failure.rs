@@ -44,6 +44,7 @@ pub(super) fn to_error(error: DataFusionError, text: &str, columns: &[&str], que
         Some(Fault::Rows) => return Error::Exhausted(Exhausted::Rows),
         Some(Fault::Cancelled) => return Error::Cancelled,
         Some(Fault::Deadline) => return Error::Exhausted(Exhausted::Deadline),
+        Some(Fault::Function(why)) => return why.clone(),
         Some(Fault::Denied(why)) => return Error::Denied(why.clone()),
         Some(Fault::Node(why)) => return Error::Unavailable(why.clone()),
         None => {}
@@ -152,6 +153,7 @@ fn of_message(message: &str, text: &str, position: Option<Position>, query: &Que
         let state = &query.engine.state;
         let known = state.scalar_functions().keys().chain(state.aggregate_functions().keys());
         let known = known.chain(state.window_functions().keys()).map(String::as_str);
+        let known = known.chain(query.plugin_functions());
         let hint = nearest(name, known).map(|function| format!("did you mean `{function}`?"));
         return at_word(text, name, format!("no function `{name}`"), hint);
     }

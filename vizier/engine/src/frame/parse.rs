@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use host::error::Error;
 
 use super::context::Context;
-use super::failure;
+use super::{failure, size};
 use crate::functions;
 use crate::query::Query;
 
@@ -22,6 +22,7 @@ pub(super) fn expression(text: &str, schema: &DFSchema, query: &Query) -> Result
     if text.len() > EXPRESSION_BYTES_MAX {
         return Err(failure::invalid(format!("an expression is longer than {EXPRESSION_BYTES_MAX} bytes"), None));
     }
+    size::check(text)?;
     let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     parse(text, schema, query).map_err(|e| failure::to_error(e, text, &columns, query))
 }

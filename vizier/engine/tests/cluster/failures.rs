@@ -270,7 +270,7 @@ async fn identity_and_silence_are_checked() {
     let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, _) = listener.accept().await.unwrap();
     let store = Store::new(StoreConfig::default(), catalog::ALL);
-    let agent = tokio::spawn(serve(dialled, store, || info(0), Limits::default()));
+    let agent = tokio::spawn(serve(dialled, store, || info(0), Limits::default(), Arc::default()));
     let error = registry.adopt(accepted, Some(&AgentId::from("someone-else"))).await.unwrap_err();
     assert!(
         matches!(&error, AdoptError::Refused { id, reason } if *id == id_of(0) && reason.contains("certificate")),

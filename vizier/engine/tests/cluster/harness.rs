@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arrow::array::{Array, RecordBatch};
@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use vizier_engine::exchange::{Activity, AgentState, Limits, serve};
+use vizier_engine::exchange::{Activity, AgentPlugins, AgentState, Limits, serve};
 use vizier_engine::policy::{AllowAll, Policy};
 use vizier_engine::{AgentId, AgentInfo, Engine, EngineConfig, Query, QueryContext, Registry, functions};
 
@@ -46,6 +46,12 @@ pub struct Cluster {
     pub agents: Vec<Agent>,
     pub stores: Vec<Arc<Store>>,
     pub vizier: SocketAddr,
+}
+
+/// One for all, as a process has one.
+pub fn runtime() -> &'static host::Runtime {
+    static RUNTIME: OnceLock<host::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| host::Runtime::new(host::Config::default()).expect("a runtime"))
 }
 
 pub fn id_of(agent: u32) -> AgentId {
@@ -108,9 +114,14 @@ impl Cluster {
         let activity = limits.activity.clone();
         let socket = TcpStream::connect(proxy).await.unwrap();
         socket.set_nodelay(true).unwrap();
-        let served = tokio::spawn(serve(socket, store.clone(), move || info.clone(), limits));
+        let served = tokio::spawn(serve(socket, store.clone(), move || info.clone(), limits, self.plugins()));
         self.agents.push(Agent { activity, wire, served });
         self.stores.push(store);
+    }
+
+    /// Of an agent that runs functions of plugins.
+    fn plugins(&self) -> Arc<AgentPlugins> {
+        Arc::new(AgentPlugins::default().with_functions(runtime().clone()))
     }
 
     pub async fn connected(&self, agents: usize) {

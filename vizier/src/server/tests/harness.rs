@@ -125,7 +125,7 @@ impl Harness {
             let name = ServerName::try_from(VIZIER_TLS_NAME).unwrap();
             let stream =
                 tokio_rustls::TlsConnector::from(tls).connect(name, stream).await.map_err(|e| e.to_string())?;
-            exchange::serve(stream, tables, move || info.clone(), exchange::Limits::default())
+            exchange::serve(stream, tables, move || info.clone(), exchange::Limits::default(), Arc::default())
                 .await
                 .map_err(|e| e.to_string())
         });

@@ -53,7 +53,10 @@ async fn vizier(state: &Path, trusted: &[PublicKey]) -> Harness {
     .await
 }
 
-async fn install(client: &mut VizierClient<Channel>, artifact: &Artifact) -> Result<InstallPluginResponse, tonic::Status> {
+async fn install(
+    client: &mut VizierClient<Channel>,
+    artifact: &Artifact,
+) -> Result<InstallPluginResponse, tonic::Status> {
     client.install_plugin(request(artifact, &[])).await.map(tonic::Response::into_inner)
 }
 

@@ -1,0 +1,4 @@
+;; Exceptions.
+;; refused: exceptions
+;; component
+(component (core module (tag $t) (func (throw $t))))

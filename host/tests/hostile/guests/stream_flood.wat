@@ -1,0 +1,3 @@
+;; Streams over a table without end, deaf to what it is told.
+;; ends: exhausted memory
+(func (export "run") (param i32 i32) (result i32) (loop (drop (call $stream (call $endless))) (br 0)) unreachable)
