@@ -23,7 +23,7 @@ pub struct Saved<A> {
 
 /// `task_struct.flags` of tasks whose saved registers are not those of a call of their own: PF_IO_WORKER,
 /// PF_USER_WORKER, PF_KTHREAD.
-const FOREIGN_TASK: u32 = 0x10 | 0x4000 | 0x20_0000;
+pub const FOREIGN_TASK: u32 = 0x10 | 0x4000 | 0x20_0000;
 /// Code segment of 64-bit user code on x86-64; 32-bit callers number and pass their calls in another way.
 const USER_CS: u16 = 0x33;
 /// No call has this number.

@@ -5,12 +5,13 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock},
     macros::btf_map,
 };
-use ebpf_abi::Process;
+use ebpf_abi::{Process, RETELL_NS};
 
 use crate::{
     counters::{self, Atomic, Numbering, Plain},
     emit::now_ns,
     kernel::{Access, Probed, Typed},
+    reader, syscalls,
 };
 
 /// Connections kept by the tiers that need a table. 64 Ki of 150 bytes are 10 MiB; beyond, the least recently used is
@@ -43,6 +44,8 @@ pub struct Conn {
     /// Sum of both when last reported.
     pub reported_bytes: u64,
     pub reported_ns: u64,
+    /// When `ConnOpen` was last written; 0 = never.
+    pub told_ns: u64,
     /// First bytes of a receive or send that were too few to tell the protocol, first byte lowest.
     pub held: u64,
     /// Bytes of `held`, and the direction they went.
@@ -58,7 +61,16 @@ pub struct Conn {
     pub generation: u16,
     /// Times the owner changed, saturating.
     pub moves: u16,
+    /// The owner's number for it that was looked up and found to be this socket, or -1.
     pub fd: i32,
+}
+
+impl Conn {
+    /// Whether the reader has not been told of it, or not lately, or not what is known by now.
+    #[inline(always)]
+    pub fn untold(&self, now: u64) -> bool {
+        self.flags & flags::CHANGED != 0 || self.told_ns < reader::since() || self.told_ns + RETELL_NS <= now
+    }
 }
 
 /// Bits of [`Conn::flags`].
@@ -67,13 +79,13 @@ pub mod flags {
     pub const IGNORED: u16 = 1;
     /// It was open before we saw it.
     pub const EXISTING: u16 = 2;
-    /// `ConnOpen` was written.
-    pub const OPENED: u16 = 4;
+    /// `ConnClose` was written: there is no more to come.
+    pub const ENDED: u16 = 4;
     /// What `ConnOpen` told is no longer all that is known.
     pub const CHANGED: u16 = 8;
     /// The connection was made (SYN and its answer passed).
     pub const ESTABLISHED: u16 = 16;
-    /// It ended; only bytes that were still waiting come now.
+    /// TCP has ended it; only bytes that were still waiting come now.
     pub const CLOSED: u16 = 32;
     /// The position of the send direction follows the TCP sequence.
     pub const SEND_KNOWN: u16 = 64;
@@ -108,6 +120,9 @@ pub trait Tier {
     fn fresh_id(sk: *const u8, generation: u16) -> u64;
     /// The `tcp_sock` of this socket, or null.
     fn tcp(sk: *const u8) -> *const u8;
+    /// Whether the running call, whose first argument is `fd`, is one on this socket. Not so for work that the kernel does
+    /// in the name of io_uring on the way out of some other call.
+    fn is_called(sk: *const u8, task: *const u8, fd: i32) -> bool;
 }
 
 /// State in the socket itself, which the kernel frees with it.
@@ -158,6 +173,11 @@ impl Tier for InSocket {
         // SAFETY: as above; null when it is no full TCP socket.
         unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) as *const u8 }
     }
+
+    #[inline(always)]
+    fn is_called(sk: *const u8, task: *const u8, fd: i32) -> bool {
+        syscalls::is_open_at(task, fd as u32 as u64, sk)
+    }
 }
 
 /// What a new table entry starts as; in a map section so that it is not built on the stack each time.
@@ -170,6 +190,7 @@ pub static BLANK: Conn = Conn {
     recv_bytes: 0,
     reported_bytes: 0,
     reported_ns: 0,
+    told_ns: 0,
     held: 0,
     held_count: 0,
     held_direction: 0,
@@ -215,5 +236,11 @@ impl Tier for InTable {
     #[inline(always)]
     fn tcp(sk: *const u8) -> *const u8 {
         sk
+    }
+
+    #[inline(always)]
+    fn is_called(_: *const u8, _: *const u8, _: i32) -> bool {
+        // The socket was found by this number.
+        true
     }
 }

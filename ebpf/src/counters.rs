@@ -10,11 +10,17 @@ const BPF_F_MMAPABLE: usize = 1 << 10;
 #[btf_map]
 static COUNTERS: Array<CpuCounters, { CPUS_MAX as usize }, BPF_F_MMAPABLE> = Array::new();
 
+/// The CPU we run on.
+#[inline(always)]
+pub fn this_cpu() -> u32 {
+    // SAFETY: takes nothing.
+    unsafe { bpf_get_smp_processor_id() as u32 }
+}
+
 /// The CPU we run on, as records name it.
 #[inline(always)]
 pub fn cpu() -> u32 {
-    // SAFETY: takes nothing.
-    let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
+    let cpu = this_cpu();
     if cpu < CPUS_MAX { cpu } else { CPUS_MAX - 1 }
 }
 

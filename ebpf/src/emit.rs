@@ -26,6 +26,14 @@ pub fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
+/// Whether more waits in the ring than its reader would let come together.
+#[inline(always)]
+pub fn filling_up() -> bool {
+    // SAFETY: the ring is ours.
+    let waiting = unsafe { bpf_ringbuf_query((&raw const RING).cast_mut().cast(), BPF_RB_AVAIL_DATA) };
+    waiting > 2 * setting!(wake_bytes) as u64
+}
+
 /// Takes the next number of this CPU for a record that is about to be written.
 #[inline(always)]
 pub fn header<N: Numbering>(kind: Kind, len: u32, time_ns: u64) -> Header {

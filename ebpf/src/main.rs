@@ -9,8 +9,8 @@
 //!
 //! In each the payload is read from the *caller's own buffer*, found through the arguments of the current system call:
 //! no packet is parsed, nothing is copied that the program did not itself move, and lost or resent segments do not exist.
-//! `inet_sock_set_state` tells opening, closing and role; [`process`] tells exec and exit; [`survey`] goes through all open
-//! sockets now and then.
+//! `inet_sock_set_state` tells opening, closing and role, `tcp_destroy_sock` what was read later; [`process`] tells exec and
+//! exit; [`survey`] goes through all open sockets now and then.
 //!
 //! There is no CO-RE in aya-ebpf: offsets of kernel members come as a read-only global ([`globals`]), which the verifier
 //! knows as constants. Every program states what it needs; the loader loads each alone, and names it when it fails.
@@ -42,6 +42,7 @@ mod look;
 mod payload;
 mod place;
 mod process;
+mod reader;
 mod socket;
 mod state;
 mod survey;

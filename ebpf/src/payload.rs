@@ -141,14 +141,15 @@ impl Walk {
 }
 
 /// One per CPU and direction (programs of different directions may preempt one another on newer kernels); the loader
-/// cuts it to the CPUs there are. Not a per-CPU array, as elements of those end at 32 KiB.
+/// makes it as long as there are CPUs, more than are counted included: two that shared one would mix their payload. Not a
+/// per-CPU array, as elements of those end at 32 KiB.
 #[btf_map]
 static SCRATCH: Array<Scratch, { 2 * CPUS_MAX as usize }> = Array::new();
 
 /// This CPU's element for a direction.
 #[inline(always)]
 pub fn scratch<const DIRECTION: u8>() -> Option<&'static mut Scratch> {
-    let index = 2 * counters::cpu() + (DIRECTION - 1) as u32;
+    let index = 2 * counters::this_cpu() + (DIRECTION - 1) as u32;
     // SAFETY: checked by the verifier; nobody else uses this element while we run.
     SCRATCH.get_ptr_mut(index).map(|scratch| unsafe { &mut *scratch })
 }

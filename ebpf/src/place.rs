@@ -15,8 +15,9 @@ const RCV_SHUTDOWN: u8 = 1;
 pub struct Place {
     pub pos: u64,
     pub exact: bool,
-    /// Bytes before them that moved without our seeing the call.
-    pub unseen: u64,
+    /// By how much the stream has grown: more than the call's bytes where some before them moved without our seeing the
+    /// call, less where they were counted as such already.
+    pub grown: u64,
 }
 
 /// Takes the next `total` bytes of a direction.
@@ -28,7 +29,7 @@ pub fn place<T: Tier, const DIRECTION: u8>(conn: &mut Conn, sk: *const u8, total
     } else {
         (&mut conn.recv, flags::RECV_KNOWN)
     };
-    let counted = Place { pos: stream.pos, exact: false, unseen: 0 };
+    let counted = Place { pos: stream.pos, exact: false, grown: total as u64 };
     stream.pos += total as u64;
     if layered {
         return counted;
@@ -65,13 +66,16 @@ pub fn place<T: Tier, const DIRECTION: u8>(conn: &mut Conn, sk: *const u8, total
         stream.seq = end.wrapping_sub(1);
     }
     if unseen < 0 {
-        // Another thread came between the call and this program: the bytes are before those it reported.
-        stream.seq = expected;
-        stream.pos = counted.pos;
-        return Place { pos: counted.pos.wrapping_add(unseen as i64 as u64), exact: true, unseen: 0 };
+        // Another thread came between the call and this program: the bytes are before those it reported. Or the socket was
+        // in the middle of this call when we first looked at it: then there is nothing before them.
+        let back = (unseen as i64).unsigned_abs();
+        let pos = if back < counted.pos { counted.pos - back } else { 0 };
+        let reached = pos + total as u64;
+        stream.pos = if reached > counted.pos { reached } else { counted.pos };
+        return Place { pos, exact: true, grown: stream.pos - counted.pos };
     }
     stream.pos += unseen as u64;
-    Place { pos: counted.pos + unseen as u64, exact: true, unseen: unseen as u64 }
+    Place { pos: counted.pos + unseen as u64, exact: true, grown: total as u64 + unseen as u64 }
 }
 
 /// Whether the peer's FIN, which has a sequence number too, was read together with the last bytes.
@@ -82,6 +86,24 @@ fn fin_read<T: Tier>(sk: *const u8, tcp: *const u8, copied: u32) -> bool {
         T::Access::load::<u8>(sk, offset!(sk_shutdown)) & RCV_SHUTDOWN != 0
             && T::Access::load::<u32>(tcp, offset!(tcp_rcv_nxt)) == copied
     }
+}
+
+/// Whether bytes wait to be read. After a reset, when a number that no FIN has is taken for one, the last of them may be missed.
+#[inline(always)]
+pub fn unread<T: Tier>(sk: *const u8) -> bool {
+    let tcp = T::tcp(sk);
+    if tcp.is_null() {
+        return false;
+    }
+    // SAFETY: a socket and its tcp_sock.
+    let (copied, received, shut): (u32, u32, u8) = unsafe {
+        (
+            T::Access::load(tcp, offset!(tcp_copied_seq)),
+            T::Access::load(tcp, offset!(tcp_rcv_nxt)),
+            T::Access::load(sk, offset!(sk_shutdown)),
+        )
+    };
+    received.wrapping_sub(copied) as i32 > (shut & RCV_SHUTDOWN) as i32
 }
 
 /// Counts what moved after the last call we saw (spliced, say), as far as the sequence numbers tell.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     btf_maps::HashMap,
-    helpers::generated::{bpf_get_current_comm, bpf_probe_read_kernel_str},
+    helpers::generated::{bpf_get_current_comm, bpf_probe_read_kernel, bpf_probe_read_kernel_str},
     macros::{btf_map, btf_tracepoint},
     programs::BtfTracePointContext,
 };
@@ -23,6 +23,7 @@ const IGNORED_MAX: usize = 16 << 10;
 #[btf_map]
 static IGNORED: HashMap<u32, u8, IGNORED_MAX> = HashMap::new();
 
+/// Whether a process is not to be traced.
 #[inline(always)]
 pub fn ignored(pid: u32) -> bool {
     IGNORED.get_ptr(pid).is_some()
@@ -31,13 +32,19 @@ pub fn ignored(pid: u32) -> bool {
 /// Pid and start of a task's process. All three programs below: kernel 5.8.
 #[inline(always)]
 pub fn process_of(task: *const u8) -> Process {
+    of_current::<Typed>(task)
+}
+
+/// The same of the current task, in the form of reading that a tier has.
+#[inline(always)]
+pub fn of_current<A: Access>(task: *const u8) -> Process {
     // SAFETY: `task` is a task.
     unsafe {
-        let leader: *const u8 = Typed::load(task, offset!(task_group_leader));
+        let leader: *const u8 = A::load(task, offset!(task_group_leader));
         Process {
-            pid: Typed::load(task, offset!(task_tgid)),
+            pid: A::load(task, offset!(task_tgid)),
             zero: 0,
-            start_ns: Typed::load(leader, offset!(task_start_boottime)),
+            start_ns: A::load(leader, offset!(task_start_boottime)),
         }
     }
 }
@@ -80,14 +87,18 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `sched_process_exit(task)`
+/// `sched_process_exit(task)`: each thread that ends. The process has ended with the last, which need not be its main thread:
+/// that may end long before, and does when another one calls exec and takes its place. Two that end at the same moment may
+/// both look like the last.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
     let task: *const u8 = ctx.arg(0);
-    // SAFETY: a task.
-    let (pid, tgid): (u32, u32) =
-        unsafe { (Typed::load(task, offset!(task_pid)), Typed::load(task, offset!(task_tgid))) };
-    if pid != tgid {
+    // SAFETY: a task, and what its threads share.
+    let (tgid, live): (u32, i32) = unsafe {
+        let shared: *const u8 = Typed::load(task, offset!(task_signal));
+        (Typed::load(task, offset!(task_tgid)), Typed::load(shared, offset!(signal_live)))
+    };
+    if live > 0 {
         return 0;
     }
     if ignored(tgid) {
@@ -104,9 +115,11 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
         exit_code: (code >> 8 & 0xff) as u32,
         signal: (code & 0x7f) as u32,
     };
-    // SAFETY: the destination is ours and of the size given; the record is a local, whole.
+    // SAFETY: a task's name is of the size given, as is the destination, which is ours; the record is a local, whole.
     unsafe {
-        bpf_get_current_comm((&raw mut record.comm).cast(), COMM_LEN as u32);
+        let leader: *const u8 = Typed::load(task, offset!(task_group_leader));
+        let name = leader.wrapping_add(offset!(task_comm) as usize);
+        bpf_probe_read_kernel((&raw mut record.comm).cast(), COMM_LEN as u32, name.cast());
         emit::write((&raw const record).cast(), size_of::<ProcExit>() as u32);
     }
     0

@@ -62,7 +62,8 @@ pub extern "C" fn call_survey(ctx: *mut TaskFile) -> i32 {
     if task.is_null() || file.is_null() {
         return 0;
     }
-    if let Some(sk) = syscalls::socket_of(file) {
+    let sk = syscalls::socket_of(file);
+    if !sk.is_null() {
         look_at::<InTable>(sk, task, fd);
     }
     0
@@ -106,8 +107,10 @@ fn look_at<T: Tier>(sk: *const u8, task: *const u8, fd: u32) {
         conn.owner = owner;
         conn.fd = fd as i32;
     }
-    if conn.flags & (flags::OPENED | flags::CHANGED) != flags::OPENED {
-        tell::open::<T::Numbering>(conn, sk, now);
+    // Telling all of a large machine again would fill the ring of a reader who is away: the rest is told by the walks after
+    // this one, or when it speaks.
+    if conn.told_ns == 0 || conn.untold(now) && !emit::filling_up() {
+        tell::known::<T::Numbering>(conn, sk, now);
     }
     if conn.sent_bytes + conn.recv_bytes != conn.reported_bytes {
         tell::report::<T::Numbering>(conn, now);

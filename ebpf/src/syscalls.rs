@@ -116,7 +116,10 @@ fn returned(args: &impl Args, result: i64) {
         return;
     };
     let task = Probed::task();
-    let Some(sk) = socket(task, args.get(0)) else { return };
+    let sk = socket(task, args.get(0));
+    if sk.is_null() {
+        return;
+    }
     let call = Moved { sk, result };
     if receives {
         traffic::moved::<InTable, { direction::RECV }>(call, args, task);
@@ -125,15 +128,15 @@ fn returned(args: &impl Args, result: i64) {
     }
 }
 
-/// The TCP socket that is open at this number in the current process.
+/// The TCP socket that is open at this number in the current process, or null.
 #[inline(always)]
-fn socket(task: *const u8, fd: u64) -> Option<*const u8> {
+fn socket(task: *const u8, fd: u64) -> *const u8 {
     // SAFETY: `Probed` survives any address.
     unsafe {
         let files: *const u8 = Probed::load(task, offset!(task_files));
         let table: *const u8 = Probed::load(files, offset!(files_fdt));
         if fd >= Probed::load::<u32>(table, offset!(fdtable_max_fds)) as u64 {
-            return None;
+            return core::ptr::null();
         }
         let list: *const u8 = Probed::load(table, offset!(fdtable_fd));
         let file: *const u8 = Probed::load(list.wrapping_add(8 * fd as usize), 0);
@@ -141,25 +144,32 @@ fn socket(task: *const u8, fd: u64) -> Option<*const u8> {
     }
 }
 
-/// The TCP socket behind an open file.
+/// Whether this TCP socket is open at this number in the current process.
+#[cold]
+#[inline(never)]
+pub fn is_open_at(task: *const u8, fd: u64, sk: *const u8) -> bool {
+    socket(task, fd) == sk
+}
+
+/// The TCP socket behind an open file, or null.
 #[inline(always)]
-pub fn socket_of(file: *const u8) -> Option<*const u8> {
+pub fn socket_of(file: *const u8) -> *const u8 {
     // SAFETY: `Probed` survives any address.
     unsafe {
         let socket: *const u8 = Probed::load(file, offset!(file_private_data));
         // What a file's private data is depends on its kind; that of a socket points back at the file.
         if socket.is_null() || Probed::load::<*const u8>(socket, offset!(socket_file)) != file {
-            return None;
+            return core::ptr::null();
         }
         let inode: *const u8 = Probed::load(file, offset!(file_inode));
         if Probed::load::<u16>(inode, offset!(inode_mode)) & S_IFMT != S_IFSOCK {
-            return None;
+            return core::ptr::null();
         }
         let sk: *const u8 = Probed::load(socket, offset!(socket_sk));
         let family: u16 = Probed::load(sk, offset!(skc_family));
         if Probed::load::<u16>(sk, offset!(sk_protocol)) != IPPROTO_TCP || (family != AF_INET && family != AF_INET6) {
-            return None;
+            return core::ptr::null();
         }
-        Some(sk)
+        sk
     }
 }

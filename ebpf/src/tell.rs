@@ -10,6 +10,7 @@ use crate::{
     emit,
     globals::offset,
     kernel::{Access, Probed},
+    reader,
 };
 
 pub const AF_INET: u16 = 2;
@@ -22,10 +23,19 @@ pub fn told_role(conn: &Conn) -> u8 {
     if conn.role == 0 { role::UNKNOWN } else { conn.role }
 }
 
-/// Tells what is known of a connection.
+/// Tells what is known of a connection; if to somebody who may not have heard of it, its counts first, from which he counts on.
+/// To be called before the bytes of a call are counted, so that they are not among those from before.
+#[inline(always)]
+pub fn known<N: Numbering>(conn: &mut Conn, sk: *const u8, now: u64) {
+    if conn.told_ns != 0 && (conn.told_ns < reader::since() || conn.flags & flags::CHANGED == 0) {
+        report::<N>(conn, now);
+    }
+    open::<N>(conn, sk, now);
+}
+
 #[cold]
 #[inline(never)]
-pub fn open<N: Numbering>(conn: &mut Conn, sk: *const u8, now: u64) {
+fn open<N: Numbering>(conn: &mut Conn, sk: *const u8, now: u64) {
     let (local, remote, netns) = ends(sk);
     let record = ConnOpen {
         header: emit::header::<N>(Kind::ConnOpen, size_of::<ConnOpen>() as u32, now),
@@ -37,7 +47,8 @@ pub fn open<N: Numbering>(conn: &mut Conn, sk: *const u8, now: u64) {
         role: told_role(conn),
         protocol: conn.protocol,
         zero: 0,
-        flags: if conn.flags & flags::EXISTING != 0 { open_flags::EXISTING } else { 0 },
+        flags: if conn.flags & flags::EXISTING != 0 { open_flags::EXISTING } else { 0 }
+            | if conn.told_ns != 0 { open_flags::AGAIN } else { 0 },
         zero2: 0,
         fd: conn.fd,
         netns,
@@ -45,7 +56,8 @@ pub fn open<N: Numbering>(conn: &mut Conn, sk: *const u8, now: u64) {
     // Lost, it is told again at the next call or survey.
     // SAFETY: a local, whole.
     if unsafe { emit::write((&raw const record).cast(), size_of::<ConnOpen>() as u32) } {
-        conn.flags = conn.flags & !flags::CHANGED | flags::OPENED;
+        conn.flags &= !flags::CHANGED;
+        conn.told_ns = now;
     }
 }
 

@@ -1,7 +1,7 @@
 //! What every tier does with a socket call that moved bytes.
 
 use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
-use ebpf_abi::{STATS_BYTES, STATS_NS, counter, direction, protocol};
+use ebpf_abi::{STATS_BYTES, STATS_NS, counter, direction, protocol, role};
 
 use crate::{
     call::{Args, Source},
@@ -10,8 +10,8 @@ use crate::{
     globals::{offset, setting},
     kernel::Access,
     look, payload,
-    place::place,
-    process, tell,
+    place::{place, unread},
+    process, reader, state, tell,
 };
 
 /// Changes of owner that are told; a socket that two processes use in turn would tell one per call.
@@ -39,29 +39,35 @@ pub fn moved<T: Tier, const DIRECTION: u8>(call: Moved, args: &impl Args, task: 
     // SAFETY: checked by the verifier. Two threads on one socket may both be here; each field is written whole and a
     // lost update costs a count or a repeated look, never more.
     let conn = unsafe { &mut *conn };
-    if conn.flags & flags::IGNORED != 0 {
+    if conn.flags & (flags::IGNORED | flags::ENDED) != 0 {
         return;
     }
     if conn.id == 0 {
+        if call.result <= 0 {
+            // It is still being connected, and may never be.
+            return;
+        }
         conn.id = T::fresh_id(call.sk, conn.generation);
-        conn.flags |= flags::EXISTING;
+        if conn.role != role::CLIENT {
+            conn.flags |= flags::EXISTING;
+        }
         conn.reported_ns = emit::now_ns();
     }
-    if !adopt::<T>(conn, call.sk, task, args.get(0) as i32) {
+    if !adopt::<T>(conn, call.sk, task) {
         return;
     }
     if call.result <= 0 {
-        if conn.flags & (flags::OPENED | flags::CLOSED) == 0 {
-            tell::open::<T::Numbering>(conn, call.sk, emit::now_ns());
+        if conn.told_ns < reader::since() {
+            tell::known::<T::Numbering>(conn, call.sk, emit::now_ns());
         }
         return;
     }
-    bytes::<T, DIRECTION>(conn, call, args);
+    bytes::<T, DIRECTION>(conn, call, args, task);
 }
 
 /// Notes who uses the connection; false if it is not to be traced.
 #[inline(always)]
-pub fn adopt<T: Tier>(conn: &mut Conn, sk: *const u8, task: *const u8, fd: i32) -> bool {
+pub fn adopt<T: Tier>(conn: &mut Conn, sk: *const u8, task: *const u8) -> bool {
     // SAFETY: takes nothing.
     let pid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
     if conn.owner.pid == pid {
@@ -71,18 +77,12 @@ pub fn adopt<T: Tier>(conn: &mut Conn, sk: *const u8, task: *const u8, fd: i32) 
         conn.flags |= flags::IGNORED;
         return false;
     }
-    // SAFETY: `task` is the current task.
-    let start_ns = unsafe {
-        let leader: *const u8 = T::Access::load(task, offset!(task_group_leader));
-        T::Access::load(leader, offset!(task_start_boottime))
-    };
     if conn.owner.pid != 0 && conn.moves < MOVES_TOLD {
         conn.moves += 1;
         conn.flags |= flags::CHANGED;
     }
-    conn.owner.pid = pid;
-    conn.owner.start_ns = start_ns;
-    conn.fd = fd;
+    conn.owner = process::of_current::<T::Access>(task);
+    conn.fd = -1;
     true
 }
 
@@ -101,38 +101,50 @@ fn is_kernels<T: Tier>(sk: *const u8) -> bool {
 }
 
 #[inline(always)]
-fn bytes<T: Tier, const DIRECTION: u8>(conn: &mut Conn, call: Moved, args: &impl Args) {
+fn bytes<T: Tier, const DIRECTION: u8>(conn: &mut Conn, call: Moved, args: &impl Args, task: *const u8) {
     let now = emit::now_ns();
     let total = if call.result > i32::MAX as i64 { i32::MAX as u32 } else { call.result as u32 };
     let place = place::<T, DIRECTION>(conn, call.sk, total);
 
-    let (count, other) = if DIRECTION == direction::SEND {
-        (&mut conn.sent_bytes, &mut conn.recv)
-    } else {
-        (&mut conn.recv_bytes, &mut conn.send)
-    };
-    *count += total as u64 + place.unseen;
-    other.run = 0;
-    if place.unseen != 0 {
-        counters::add(counter::BYTES_OPAQUE, place.unseen);
+    if place.grown > total as u64 {
+        counters::add(counter::BYTES_OPAQUE, place.grown - total as u64);
     }
 
-    let source = Source::of::<DIRECTION>(args);
+    let mut source = Source::of::<DIRECTION>(args);
+    let fd = args.get(0) as i32;
+    if source.reachable && fd != conn.fd {
+        source.reachable = T::is_called(call.sk, task, fd);
+        if source.reachable {
+            conn.fd = fd;
+        }
+    }
     let mut held = 0;
     if conn.protocol == protocol::UNKNOWN {
         held = look::infer::<DIRECTION>(conn, &source, total);
     }
     let wanted = setting!(protocols) >> conn.protocol & 1 != 0 && conn.protocol != protocol::UNKNOWN;
-    if conn.flags & flags::CLOSED == 0 && conn.flags & (flags::OPENED | flags::CHANGED) != flags::OPENED {
-        tell::open::<T::Numbering>(conn, call.sk, now);
+    if conn.untold(now) {
+        tell::known::<T::Numbering>(conn, call.sk, now);
     }
+    let (count, other) = if DIRECTION == direction::SEND {
+        (&mut conn.sent_bytes, &mut conn.recv)
+    } else {
+        (&mut conn.recv_bytes, &mut conn.send)
+    };
+    *count += place.grown;
+    other.run = 0;
     if wanted && conn.flags & flags::SWITCHED == 0 {
         payload::copy::<T::Numbering, DIRECTION>(conn, &source, total, &place, held, now);
     }
+    if conn.flags & flags::CLOSED != 0 {
+        if DIRECTION == direction::RECV && !unread::<T>(call.sk) {
+            state::end::<T>(conn, call.sk, now);
+            T::forget(call.sk);
+        }
+        return;
+    }
     let sum = conn.sent_bytes + conn.recv_bytes;
-    if conn.flags & flags::CLOSED == 0
-        && (sum - conn.reported_bytes >= STATS_BYTES || now - conn.reported_ns >= STATS_NS)
-    {
+    if sum - conn.reported_bytes >= STATS_BYTES || now - conn.reported_ns >= STATS_NS {
         tell::report::<T::Numbering>(conn, now);
     }
 }

@@ -10,6 +10,8 @@ use crate::manifest;
 pub(crate) const TEXT_BYTES_MAX: usize = 64 << 10;
 /// Longest name of a column, parameter or output table.
 pub(crate) const NAME_BYTES_MAX: usize = 256;
+/// Longest text of an error that a guest returns: ten screens.
+pub(crate) const SAID_BYTES_MAX: usize = 16 << 10;
 /// Most expressions, keys or parameters of one call: wider than any table.
 pub(crate) const LIST_MAX: usize = 512;
 
@@ -28,21 +30,35 @@ pub(crate) fn error_out(error: Error) -> types::Error {
     }
 }
 
-/// What a script returned from `run`.
+/// What a guest returned. Its texts are cut: they go to the client whole, and into `plugin_runs`.
 pub(crate) fn error_in(error: types::Error) -> Error {
     match error {
-        types::Error::NotFound(m) => Error::NotFound { message: m.message, hint: m.hint },
+        types::Error::NotFound(m) => Error::NotFound { message: said(m.message), hint: m.hint.map(said) },
         types::Error::Invalid(m) => Error::Invalid {
-            message: m.message,
-            hint: m.hint,
-            position: m.position.map(|p| Position { text: p.text, line: p.line, column: p.column }),
+            message: said(m.message),
+            hint: m.hint.map(said),
+            // A place in a text that was cut is a place in another one.
+            position: m.position.filter(|p| p.text.len() <= TEXT_BYTES_MAX).map(|p| Position {
+                text: p.text,
+                line: p.line,
+                column: p.column,
+            }),
         },
-        types::Error::Denied(why) => Error::Denied(why),
+        types::Error::Denied(why) => Error::Denied(said(why)),
         types::Error::Exhausted(which) => Error::Exhausted(budget_in(which)),
-        types::Error::Unavailable(why) => Error::Unavailable(why),
+        types::Error::Unavailable(why) => Error::Unavailable(said(why)),
         types::Error::Cancelled => Error::Cancelled,
-        types::Error::Failed(why) => Error::Invalid { message: why, hint: None, position: None },
+        types::Error::Failed(why) => Error::Invalid { message: said(why), hint: None, position: None },
     }
+}
+
+/// A guest's words, of a length that people read.
+pub(crate) fn said(mut text: String) -> String {
+    if text.len() > SAID_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(SAID_BYTES_MAX));
+        text.push_str(" …");
+    }
+    text
 }
 
 fn budget_out(which: Exhausted) -> types::Budget {

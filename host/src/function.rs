@@ -12,7 +12,7 @@ mod columns;
 mod cursor;
 mod instance;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -61,8 +61,6 @@ pub struct Bounds {
     meter: Arc<Meter>,
     stopped: Box<dyn Fn() -> Option<Error> + Send + Sync>,
     log: Box<dyn Fn(Level, &str) + Send + Sync>,
-    /// Bytes of linear memories and tables, over all instances.
-    memory: AtomicUsize,
 }
 
 impl std::fmt::Debug for Bounds {
@@ -75,13 +73,18 @@ impl Bounds {
     /// Bounded by the meter's budget of processor time, memory and log text; `stopped` is asked at every epoch, and its error
     /// ends the call.
     pub fn new(meter: Arc<Meter>, stopped: impl Fn() -> Option<Error> + Send + Sync + 'static) -> Self {
-        Self { meter, stopped: Box::new(stopped), log: Box::new(|_, _| ()), memory: AtomicUsize::new(0) }
+        Self { meter, stopped: Box::new(stopped), log: Box::new(|_, _| ()) }
     }
 
     /// Gives log lines to someone.
     pub fn with_log(mut self, log: impl Fn(Level, &str) + Send + Sync + 'static) -> Self {
         self.log = Box::new(log);
         self
+    }
+
+    /// Why the run is over, if it is.
+    pub fn stopped(&self) -> Option<Error> {
+        (self.stopped)()
     }
 
     /// What is charged.

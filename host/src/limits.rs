@@ -1,49 +1,38 @@
 //! Memory of a guest, counted against its budget.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use wasmtime::ResourceLimiter;
 
 use crate::engine::MEMORY_BYTES_MAX;
-use crate::meter::Meter;
+use crate::meter::{Held, Meter};
 
 /// Bytes one table entry takes in the host.
 const TABLE_ENTRY_BYTES: usize = 8;
 
-/// Counts linear memories and tables of one store.
+/// Counts linear memories and tables of one store against its run.
 pub(crate) struct Limits {
-    meter: Arc<Meter>,
-    used: usize,
-    most: usize,
+    held: Held,
     /// Growth was refused: a trap that follows is most likely the guest's allocator giving up.
     pub(crate) refused: bool,
 }
 
 impl Limits {
     pub(crate) fn new(meter: Arc<Meter>) -> Self {
-        let most = usize::try_from(meter.budget.memory_bytes).unwrap_or(usize::MAX).min(MEMORY_BYTES_MAX);
-        Self { meter, used: 0, most, refused: false }
+        Self { held: Held::nothing(meter), refused: false }
+    }
+
+    /// Bytes of its memories and tables.
+    pub(crate) fn used(&self) -> u64 {
+        self.held.bytes()
     }
 
     fn grow(&mut self, by: usize, maximum_reached: bool) -> bool {
-        let used = self.used.saturating_add(by);
-        let tenant = self.meter.tenant.as_ref();
-        if used > self.most || maximum_reached || !tenant.is_none_or(|tenant| tenant.grow(by as u64)) {
-            self.refused = true;
-            return false;
-        }
-        self.used = used;
-        self.meter.memory_peak_bytes.fetch_max(used as u64, Ordering::Relaxed);
-        true
-    }
-}
-
-impl Drop for Limits {
-    fn drop(&mut self) {
-        if let Some(tenant) = &self.meter.tenant {
-            tenant.shrink(self.used as u64);
-        }
+        let by = by as u64;
+        let fits = !maximum_reached && self.held.bytes().saturating_add(by) <= MEMORY_BYTES_MAX as u64;
+        let grown = fits && self.held.grow(by).is_ok();
+        self.refused |= !grown;
+        grown
     }
 }
 

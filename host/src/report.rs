@@ -1,5 +1,6 @@
 //! How a run ended.
 
+use std::fmt::Write;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -16,6 +17,8 @@ use crate::state::Stop;
 const FRAMES_MAX: usize = 12;
 /// Longest name of a function or file in them; generic Rust has some of hundreds of bytes.
 const NAME_BYTES_MAX: usize = 512;
+/// Longest name that is demangled; the longest of the bundled scripts has 400 bytes.
+const MANGLED_BYTES_MAX: usize = 4 << 10;
 /// Where `px plugin build` says that a plugin's own files lie.
 const PLUGIN_DIR: &str = "/plugin/";
 
@@ -110,7 +113,7 @@ pub(crate) fn outcome(called: wasmtime::Result<Result<(), types::Error>>, contro
         }
         // No frame of the guest is there, and yet it was ready: what it was given or gives is not where it says, or not as the
         // contract has it.
-        return Err(Error::Trapped(error.root_cause().to_string()));
+        return Err(Error::Trapped(convert::said(error.root_cause().to_string())));
     }
     let last_error = control.marks.lock().unwrap_or_else(PoisonError::into_inner).last_error.clone();
     let cause = match (trap, last_error) {
@@ -119,7 +122,7 @@ pub(crate) fn outcome(called: wasmtime::Result<Result<(), types::Error>>, contro
         (Some(trap), _) => trap.to_string(),
         (None, _) => error.root_cause().to_string(),
     };
-    Err(Error::Trapped(format!("{cause}{}", frames(&error))))
+    Err(Error::Trapped(format!("{}{}", convert::said(cause), frames(&error))))
 }
 
 /// The guest's functions, innermost first, one a line; with file and line where the component has debug information.
@@ -147,20 +150,39 @@ fn lines(frame: &FrameInfo) -> Vec<(String, String)> {
     if frame.symbols().is_empty() {
         return vec![(own, String::new())];
     }
-    let line = |symbol: &FrameSymbol| {
-        let name = symbol.name().map_or_else(|| own.clone(), demangled);
+    let last = frame.symbols().len() - 1;
+    let line = |(i, symbol): (usize, &FrameSymbol)| {
+        // Line tables have names without the path to them; the function itself has a whole one.
+        let name = if i == last { own.clone() } else { symbol.name().map_or_else(|| own.clone(), demangled) };
         let place = match (symbol.file(), symbol.line()) {
             (Some(file), Some(line)) => format!(" ({}:{line})", cut(file.strip_prefix(PLUGIN_DIR).unwrap_or(file))),
             _ => String::new(),
         };
         (name, place)
     };
-    frame.symbols().iter().map(line).collect()
+    frame.symbols().iter().enumerate().map(line).collect()
 }
 
-/// `{:#}`: without the hash.
+/// `{:#}`: without the hash. A short mangled name can be a very long one.
 fn demangled(name: &str) -> String {
-    format!("{:#}", rustc_demangle::demangle(name))
+    if name.len() > MANGLED_BYTES_MAX {
+        return cut(name).to_owned();
+    }
+    let mut short = Short(String::new());
+    // An error is the end of what is shown.
+    let _ = write!(short, "{:#}", rustc_demangle::demangle(name));
+    short.0
+}
+
+/// A text that ends at [`NAME_BYTES_MAX`].
+struct Short(String);
+
+impl Write for Short {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let left = NAME_BYTES_MAX - self.0.len();
+        self.0.push_str(&text[..text.floor_char_boundary(left.min(text.len()))]);
+        if text.len() > left { Err(std::fmt::Error) } else { Ok(()) }
+    }
 }
 
 /// Names and files are the guest's own words.

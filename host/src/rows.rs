@@ -37,7 +37,8 @@ pub(crate) fn batch(rows: Rows) -> Result<RecordBatch, Error> {
             return Err(invalid(format!("there are two columns `{name}`")));
         }
         let array = array(values, column.data_type, count).map_err(|why| invalid(format!("column `{name}` {why}")))?;
-        fields.push(Field::new(&name, array.data_type().clone(), true).with_metadata(metadata(column)));
+        let metadata = metadata(column).map_err(|why| invalid(format!("column `{name}` {why}")))?;
+        fields.push(Field::new(&name, array.data_type().clone(), true).with_metadata(metadata));
         arrays.push(array);
     }
     let options = RecordBatchOptions::new().with_row_count(Some(count));
@@ -45,7 +46,10 @@ pub(crate) fn batch(rows: Rows) -> Result<RecordBatch, Error> {
         .map_err(|e| Error::Internal(format!("checked columns make no batch: {e}")))
 }
 
-fn metadata(column: Column) -> HashMap<String, String> {
+/// Longest text about a column: the catalog's longest has 200 bytes. Every frame made of the rows carries it along.
+const ABOUT_BYTES_MAX: usize = 1 << 10;
+
+fn metadata(column: Column) -> Result<HashMap<String, String>, String> {
     let mut semantic = column.semantic;
     let mut unit = column.unit;
     // Durations are whole numbers that mean ns, as in the tables; so they join and compare with those.
@@ -53,11 +57,12 @@ fn metadata(column: Column) -> HashMap<String, String> {
         semantic = "ST_DURATION_NS".into();
         unit = "ns".into();
     }
-    [(SEMANTIC, semantic), (UNIT, unit), (PATTERN, column.pattern), (DESCRIPTION, column.description)]
-        .into_iter()
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
+    let about = [(SEMANTIC, semantic), (UNIT, unit), (PATTERN, column.pattern), (DESCRIPTION, column.description)];
+    if let Some((_, long)) = about.iter().find(|(_, text)| text.len() > ABOUT_BYTES_MAX) {
+        let bytes = long.len();
+        return Err(format!("has a text of {bytes} bytes about it, at most {ABOUT_BYTES_MAX} are allowed"));
+    }
+    Ok(about.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 pub(crate) fn array(column: ColumnValues, declared: DataType, count: usize) -> Result<ArrayRef, String> {

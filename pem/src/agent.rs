@@ -38,7 +38,7 @@ use vizier_engine::exchange::AgentPlugins;
 use vizier_engine::{AgentId, AgentInfo};
 
 pub use config::{Capture, Config, Dial, Replay, Speed, Vizier};
-pub use record::{RecordConfig, Recorded, record};
+pub use record::{RecordConfig, Recorded, create as create_recording, record};
 pub use tls::TlsFiles;
 
 use crate::core::Core;
@@ -84,6 +84,9 @@ pub enum Error {
     /// A thread.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
+    /// A thread without which the rest is worthless.
+    #[error("the {0} thread ended unasked: the log says why")]
+    Ended(&'static str),
 }
 
 /// What the ingest thread lets others see.
@@ -142,6 +145,16 @@ pub fn run(config: Config, shutdown: impl Future<Output = ()> + Send + 'static) 
         }
         agent.stop().await
     })
+}
+
+/// Runs `work`, and cancels `failed` unless it ends well: an error or a panic.
+fn watched<T>(failed: CancellationToken, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let failed = failed.drop_guard();
+    let ended = work();
+    if ended.is_ok() {
+        failed.disarm();
+    }
+    ended
 }
 
 /// What Vizier may send. Without WebAssembly here, queries that call functions of plugins name this node as a gap.
@@ -211,26 +224,20 @@ impl Agent {
         let (capture, identity, token) = (config.capture, config.identity.clone(), stop.clone());
         let work = move || {
             let ingest = match (capture, files.replay) {
-                (Capture::Helper { socket }, _) => capture::run(ingest, &socket, None, &identity, &token),
+                (Capture::Helper { socket, token: shown }, _) => {
+                    capture::run(ingest, &socket, &shown, None, &identity, &token)?
+                }
                 (Capture::Replay(replay), Some((path, file))) => {
                     replay::run(ingest, &replay, file, &token).map_err(|source| Error::Replay { path, source })?
                 }
-                _ => capture::idle(ingest, &identity, &token),
+                _ => capture::idle(ingest, &identity, &token)?,
             };
             ingest.finish()?;
             Ok(())
         };
         let failed = CancellationToken::new();
         let told = failed.clone();
-        let ingest = thread
-            .spawn(move || {
-                let ended = work();
-                if ended.is_err() {
-                    told.cancel();
-                }
-                ended
-            })
-            .map_err(Error::Thread)?;
+        let ingest = thread.spawn(move || watched(told, work)).map_err(Error::Thread)?;
         if let (Some(vizier), Some(tls)) = (config.vizier, files.tls) {
             let link = link::Link {
                 dial: vizier.dial,
@@ -272,7 +279,7 @@ impl Agent {
         let Some(ingest) = self.ingest.take() else { return Ok(()) };
         match tokio::task::spawn_blocking(move || ingest.join()).await {
             Ok(Ok(ended)) => ended,
-            _ => Err(Error::Thread(io::Error::other("the ingest thread ended badly"))),
+            _ => Err(Error::Ended("ingest")),
         }
     }
 }

@@ -20,7 +20,7 @@ use self::stats::{Counted, Groups, Key};
 use crate::core::loss::{Ledger, Source};
 use crate::core::machine::Machine;
 use crate::core::sink::Sink;
-use crate::protocols::{self, Context, Direction, PROTOCOLS, Parser, Rows, Settings};
+use crate::protocols::{self, Context, Direction, End, PROTOCOLS, Parser, Rows, Settings};
 
 /// Connections that are tracked. Half of Pixie's 131,072: at some 600 bytes each 40 MB when full. The least active of
 /// a few goes when one more comes.
@@ -52,8 +52,11 @@ struct Conn {
     protocol: u8,
     /// An opening told who it is.
     named: bool,
+    /// As the kernel counts: since it first saw the connection, which may be long before we did.
     sent: u64,
     received: u64,
+    /// What it had counted when we met the connection; `None` until that shows.
+    base: Option<Base>,
     /// What the data records alone add up to, for when counts come late.
     sent_seen: u64,
     received_seen: u64,
@@ -69,6 +72,13 @@ struct Conn {
     dirty: bool,
     last_ns: u64,
     closed_ns: Option<u64>,
+}
+
+/// Counts of the kernel from which ours begin.
+#[derive(Clone, Copy, Default)]
+struct Base {
+    sent: u64,
+    received: u64,
 }
 
 /// What the connections need from the core with each call.
@@ -134,15 +144,21 @@ impl Conns {
         if open.role == role::CLIENT || open.role == role::SERVER {
             facts.role = open.role;
         }
-        // The opening may come after the first bytes when another CPU wrote them: those were taken as joined midway,
-        // which is only less strict.
-        if fresh && open.flags & open_flags::EXISTING == 0 {
+        // The opening may come after the first bytes when another CPU wrote them: then they wait for it.
+        if (fresh || conn.flow.untouched()) && open.flags & (open_flags::EXISTING | open_flags::AGAIN) == 0 {
             facts.existing = false;
             conn.flow.start();
+        }
+        if open.flags & open_flags::AGAIN == 0 {
+            conn.base = Some(Base::default());
         }
         if open.protocol != protocol::UNKNOWN {
             conn.protocol = open.protocol;
         }
+        let held = conn.flow.held_bytes();
+        conn.with_flow(out, |flow, to| flow.name(to));
+        self.held_bytes = self.held_bytes + conn.flow.held_bytes() - held;
+        conn.after_parser(&mut self.parser_bytes);
         self.mark(slot);
     }
 
@@ -160,7 +176,7 @@ impl Conns {
             conn.facts.upid = out.machine.upid(data.process);
         }
         conn.learn(data.protocol, data.role);
-        let first = conn.sent_seen + conn.received_seen == 0;
+        let first = conn.sent_seen == 0 && conn.received_seen == 0;
         match direction {
             Direction::Send => conn.sent_seen = conn.sent_seen.saturating_add(data.total as u64),
             Direction::Recv => conn.received_seen = conn.received_seen.saturating_add(data.total as u64),
@@ -195,6 +211,11 @@ impl Conns {
         conn.learn(stats.protocol, stats.role);
         conn.sent = conn.sent.max(stats.sent_bytes);
         conn.received = conn.received.max(stats.recv_bytes);
+        // Met midway: what came before our first record of it was not counted by us. (It was told to our predecessor.)
+        conn.base.get_or_insert(Base {
+            sent: stats.sent_bytes.saturating_sub(conn.sent_seen),
+            received: stats.recv_bytes.saturating_sub(conn.received_seen),
+        });
         self.mark(slot);
     }
 
@@ -225,7 +246,7 @@ impl Conns {
             // It may have made room since, and the place be another's.
             let closed = self.slots.get(slot as usize).and_then(Option::as_ref).is_some_and(|c| c.closed_ns.is_some());
             if closed {
-                self.end(out, slot, None);
+                self.end(out, slot, Ending::Closed);
             }
         }
         self.sweep(out, now_ns, ended);
@@ -246,7 +267,7 @@ impl Conns {
     /// Forgets all, since what comes of them next does not continue what came. Requests under way are told as lost.
     pub fn forget(&mut self, out: &mut Outside<'_>) {
         for slot in 0..self.slots.len() {
-            self.end(out, slot as u32, None);
+            self.end(out, slot as u32, Ending::Forgotten);
         }
         // Else a connection that takes a place again would be ended, or waited for, in the name of the one before.
         self.closing.clear();
@@ -298,7 +319,7 @@ impl Conns {
             // All of those places were free: take the first that is not.
             .or_else(|| self.slots.iter().enumerate().find_map(|(at, s)| s.as_ref().map(|c| (c.last_ns, at))));
         if let Some((_, at)) = oldest {
-            self.end(out, at as u32, Some("connections_full"));
+            self.end(out, at as u32, Ending::LetGo("connections_full"));
         }
     }
 
@@ -310,9 +331,9 @@ impl Conns {
             let Some(conn) = self.slots.get_mut(self.sweep).and_then(|s| s.as_deref_mut()) else { continue };
             let idle_ns = now_ns.saturating_sub(conn.last_ns);
             if idle_ns > IDLE_NS {
-                self.end(out, self.sweep as u32, Some("idle"));
+                self.end(out, self.sweep as u32, Ending::LetGo("idle"));
             } else if idle_ns > ORPHAN_IDLE_NS && ended(conn.facts.upid) {
-                self.end(out, self.sweep as u32, Some("close_lost"));
+                self.end(out, self.sweep as u32, Ending::LetGo("close_lost"));
             } else {
                 conn.parser_tick(out, now_ns);
                 conn.after_parser(&mut self.parser_bytes);
@@ -324,12 +345,14 @@ impl Conns {
         }
     }
 
-    /// Ends a connection for good, with the reason if it was not its own end.
-    fn end(&mut self, out: &mut Outside<'_>, slot: u32, reason: Option<&'static str>) {
+    /// Ends a connection for good.
+    fn end(&mut self, out: &mut Outside<'_>, slot: u32, ending: Ending) {
         let Some(mut conn) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
-        if let Some(reason) = reason {
+        if let Ending::LetGo(reason) = ending {
             out.ledger.add(Source::Reassembly, "conn_stats", reason, 1, 0);
         }
+        // What was told of its end holds, whoever lets go of it.
+        let end = if conn.closed_ns.is_some() { End::Closed } else { End::Unseen };
         let held = conn.flow.held_bytes();
         let (sent, received) = match conn.closed_ns {
             Some(_) => (conn.sent, conn.received),
@@ -338,13 +361,24 @@ impl Conns {
         conn.with_flow(out, |flow, to| flow.finish(sent, received, to));
         self.held_bytes -= held;
         let end_ns = conn.closed_ns.unwrap_or(conn.last_ns);
-        conn.with_parser(out, |parser, cx| parser.close(cx, end_ns));
+        conn.with_parser(out, |parser, cx| parser.close(cx, end_ns, end));
         self.parser_bytes -= conn.parser_bytes;
         conn.count(out, &mut self.groups);
         self.groups.close(&conn.counted);
         self.index.remove(&conn.id);
         self.free.push(slot);
     }
+}
+
+/// Why a connection is not kept any longer.
+#[derive(Clone, Copy)]
+enum Ending {
+    /// It was told as closed.
+    Closed,
+    /// By us, with the reason for `data_loss`. It may well go on.
+    LetGo(&'static str),
+    /// By us, with all others.
+    Forgotten,
 }
 
 impl Conn {
@@ -356,6 +390,7 @@ impl Conn {
             named: false,
             sent: 0,
             received: 0,
+            base: None,
             sent_seen: 0,
             received_seen: 0,
             flow: Flow::default(),
@@ -471,7 +506,9 @@ impl Conn {
 
     fn count(&mut self, out: &mut Outside<'_>, groups: &mut Groups) {
         let key = Key::of(&self.facts, self.protocol);
-        let (sent, received) = (self.sent.max(self.sent_seen), self.received.max(self.received_seen));
+        let base = self.base.unwrap_or_default();
+        let sent = self.sent.saturating_sub(base.sent).max(self.sent_seen);
+        let received = self.received.saturating_sub(base.received).max(self.received_seen);
         if !groups.count(&mut self.counted, key, sent, received) {
             out.ledger.add(Source::Store, "conn_stats", "keys_full", 1, 0);
         }

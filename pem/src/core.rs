@@ -37,7 +37,7 @@ pub const HELPER: &str = "helper";
 pub struct Config {
     /// For the parsers.
     pub settings: Settings,
-    /// Name of this agent in `data_loss`; empty takes the host's name.
+    /// Name of this agent in `data_loss` and `agent_stats`; empty takes the host's name.
     pub agent: String,
     /// Connections tracked at most; `None` for [`crate::conns::CONNECTIONS_MAX`].
     pub connections_max: Option<usize>,
@@ -51,17 +51,34 @@ pub struct Core {
     processes: Processes,
     sequences: Sequences,
     ledger: Ledger,
-    /// By CPU: the counters as last given.
-    counters: Vec<[u64; counter::SLOTS]>,
+    /// By CPU.
+    counters: Vec<Counters>,
     /// Records lost in the rings of programs that are no more.
     lost_before: u64,
     events: u64,
     /// Since when all kernel programs stand (`CLOCK_BOOTTIME`, ns), as the helper's status says.
     attached_ns: u64,
     told_ns: Option<u64>,
+    /// Of the last tick.
+    now_ns: u64,
     /// By protocol.
     protocol_rows: Vec<Sink>,
     tables: Tables,
+}
+
+/// The kernel's counters of one CPU.
+#[derive(Clone, Copy, Default)]
+struct Counters {
+    /// As last given.
+    slots: [u64; counter::SLOTS],
+    /// Records that were lost before our time.
+    lost_before: u64,
+}
+
+impl Counters {
+    fn lost(&self) -> u64 {
+        self.slots[counter::LOST_RING_FULL].saturating_sub(self.lost_before)
+    }
 }
 
 struct Tables {
@@ -101,6 +118,7 @@ const KERNEL_LOSSES: &[(usize, &str, Option<usize>)] = &[
     (counter::LOST_RING_FULL, "ring_full", Some(counter::LOST_RING_BYTES)),
     (counter::LOST_FAULT, "payload_fault", None),
     (counter::LOST_NO_STATE, "no_connection_state", None),
+    (counter::RUNS_SKIPPED, "program_skipped", None),
 ];
 
 impl Core {
@@ -118,6 +136,7 @@ impl Core {
             events: 0,
             attached_ns: 0,
             told_ns: None,
+            now_ns: 0,
             protocol_rows: PROTOCOLS.iter().map(|protocol| sink(protocol.table.name)).collect(),
             tables: Tables {
                 conn_stats: sink("conn_stats"),
@@ -210,9 +229,14 @@ impl Core {
                 self.processes.exec(machine, &exec, filename, &mut self.ledger, &mut self.tables.processes);
             }
             Record::ProcExit(exit) => {
+                // Of two threads that end at the same moment each may look like the last one.
+                let upid = machine.upid(exit.process);
+                if self.processes.ended(upid) {
+                    return;
+                }
                 self.tables.proc_exit_events.append(&[
                     Value::Time(machine.epoch_ns(exit.header.time_ns)),
-                    Value::U128(machine.upid(exit.process).as_u128()),
+                    Value::U128(upid.as_u128()),
                     Value::Int(if exit.signal == 0 { exit.exit_code as i64 } else { -1 }),
                     Value::Int(if exit.signal == 0 { -1 } else { exit.signal as i64 }),
                     Value::Str(&record::text(&exit.comm)),
@@ -222,29 +246,37 @@ impl Core {
         }
     }
 
-    /// The kernel's counters run since the programs were loaded, and so do ours: what was lost while no agent read the
-    /// ring is told by the first agent that does.
+    /// The kernel's counters run since the programs were loaded. What they count while no agent reads the ring is told by the
+    /// next that does; what was counted in the time of another (`told`) was that one's to tell.
     fn loss(&mut self, loss: &Loss) {
         let index = loss.cpu as usize;
         if index >= CPUS_MAX as usize {
             return;
         }
         if self.counters.len() <= index {
-            self.counters.resize(index + 1, [0; counter::SLOTS]);
+            self.counters.resize(index + 1, Counters::default());
         }
-        let Some(before) = self.counters.get_mut(index) else { return };
+        let Some(counters) = self.counters.get_mut(index) else { return };
+        if loss.told {
+            // The same helper again, after we went on without it for a while: we know better.
+            if counters.slots == [0; counter::SLOTS] {
+                *counters = Counters { slots: loss.slots, lost_before: loss.slots[counter::LOST_RING_FULL] };
+            }
+            return;
+        }
+        let before = counters.slots;
         let grown = |slot: usize| {
             let at = |slots: &[u64; counter::SLOTS]| slots.get(slot).copied().unwrap_or(0);
-            at(&loss.slots).saturating_sub(at(before))
+            at(&loss.slots).saturating_sub(at(&before))
         };
         for &(slot, reason, bytes_slot) in KERNEL_LOSSES {
             let (events, bytes) = (grown(slot), bytes_slot.map_or(0, grown));
-            if events + bytes > 0 {
+            if events > 0 || bytes > 0 {
                 self.ledger.add(Source::Ring, "", reason, events, bytes);
             }
         }
-        *before = loss.slots;
-        let unexplained = self.sequences.unexplained(loss.cpu, loss.slots[counter::LOST_RING_FULL]);
+        counters.slots = loss.slots;
+        let unexplained = self.sequences.unexplained(loss.cpu, counters.lost());
         if unexplained > 0 {
             self.ledger.add(Source::Ring, "", "sequence_gap", unexplained, 0);
         }
@@ -266,22 +298,24 @@ impl Core {
         };
         self.conns.forget(&mut out);
         self.sequences = Sequences::default();
-        self.lost_before += self.lost_in_ring();
+        self.lost_before = self.lost_before.saturating_add(self.lost_in_ring());
         self.counters.clear();
     }
 
     /// Of the programs that are loaded now.
     fn lost_in_ring(&self) -> u64 {
-        self.counters.iter().map(|slots| slots[counter::LOST_RING_FULL]).sum()
+        self.counters.iter().fold(0, |sum, counters| sum.saturating_add(counters.lost()))
     }
 
     fn agent_sample(&mut self, machine: &Machine, sample: &AgentSample) {
         let reads = sample.component == "pem";
-        let lost = self.lost_before + self.lost_in_ring();
+        let lost = self.lost_before.saturating_add(self.lost_in_ring());
         let rows = self.rows_appended();
         let if_reads = |n: u64| Value::Int(if reads { n as i64 } else { 0 });
+        let agent = if self.config.agent.is_empty() { &machine.hostname } else { &self.config.agent };
         self.tables.agent_stats.append(&[
             Value::Time(machine.epoch_ns(sample.time_ns)),
+            Value::Str(agent),
             Value::Str(&sample.component),
             Value::Int(sample.cpu_ns as i64),
             Value::Int(sample.rss_bytes as i64),
@@ -293,7 +327,7 @@ impl Core {
     }
 
     fn tick(&mut self, machine: &Machine, now_ns: u64) {
-        let now = machine.epoch_ns(now_ns);
+        self.now_ns = now_ns;
         let mut out = Outside {
             machine,
             settings: &self.config.settings,
@@ -303,44 +337,75 @@ impl Core {
         };
         self.conns.tick(&mut out, now_ns, |upid| self.processes.ended(upid));
         let told_ns = *self.told_ns.get_or_insert(now_ns);
-        let interval_ns = now_ns.saturating_sub(told_ns);
-        if interval_ns >= TELL_NS {
-            self.told_ns = Some(now_ns);
-            self.conns.tell(&mut out, now_ns, &mut self.tables.conn_stats);
-            self.processes.tell(machine, now_ns, &mut self.tables.processes);
-            let agent = if self.config.agent.is_empty() { &machine.hostname } else { &self.config.agent };
-            for entry in self.ledger.drain() {
+        if now_ns.saturating_sub(told_ns) >= TELL_NS {
+            self.tell(machine);
+        }
+        self.publish(machine);
+    }
+
+    /// No input follows: sums that wait for their second become rows.
+    pub fn finish(&mut self) {
+        if let Some(machine) = self.machine.take() {
+            self.tell(&machine);
+            self.publish(&machine);
+            self.machine = Some(machine);
+        }
+    }
+
+    /// Writes the rows of sums.
+    fn tell(&mut self, machine: &Machine) {
+        let now_ns = self.now_ns;
+        let interval_ns = now_ns.saturating_sub(self.told_ns.replace(now_ns).unwrap_or(now_ns));
+        let mut out = Outside {
+            machine,
+            settings: &self.config.settings,
+            rows: &mut self.protocol_rows,
+            ledger: &mut self.ledger,
+            lossy: self.sequences.lossy(now_ns),
+        };
+        self.conns.tell(&mut out, now_ns, &mut self.tables.conn_stats);
+        self.processes.tell(machine, now_ns, &mut self.tables.processes);
+        let agent = if self.config.agent.is_empty() { &machine.hostname } else { &self.config.agent };
+        for entry in self.ledger.drain() {
+            self.tables.data_loss.append(&[
+                Value::Time(machine.epoch_ns(now_ns)),
+                Value::Str(agent),
+                Value::Str(entry.source.name()),
+                Value::Str(entry.table),
+                Value::Str(entry.reason),
+                Value::Int(entry.events as i64),
+                Value::Int(entry.bytes as i64),
+                Value::Int(interval_ns as i64),
+            ]);
+        }
+        for unseen in self.ledger.drain_unseen() {
+            let protocols = PROTOCOLS.iter().map(|protocol| protocol.table.name);
+            for table in protocols.chain(CAPTURED.iter().copied()) {
                 self.tables.data_loss.append(&[
-                    Value::Time(now),
+                    Value::Time(machine.epoch_ns(unseen.to_ns)),
                     Value::Str(agent),
-                    Value::Str(entry.source.name()),
-                    Value::Str(entry.table),
-                    Value::Str(entry.reason),
-                    Value::Int(entry.events as i64),
-                    Value::Int(entry.bytes as i64),
-                    Value::Int(interval_ns as i64),
+                    Value::Str(Source::Capture.name()),
+                    Value::Str(table),
+                    Value::Str(&unseen.reason),
+                    Value::Null,
+                    Value::Null,
+                    Value::Int((unseen.to_ns - unseen.from_ns) as i64),
                 ]);
             }
-            for unseen in self.ledger.drain_unseen() {
-                let protocols = PROTOCOLS.iter().map(|protocol| protocol.table.name);
-                for table in protocols.chain(CAPTURED.iter().copied()) {
-                    self.tables.data_loss.append(&[
-                        Value::Time(machine.epoch_ns(unseen.to_ns)),
-                        Value::Str(agent),
-                        Value::Str(Source::Capture.name()),
-                        Value::Str(table),
-                        Value::Str(&unseen.reason),
-                        Value::Null,
-                        Value::Null,
-                        Value::Int((unseen.to_ns - unseen.from_ns) as i64),
-                    ]);
-                }
-            }
         }
+    }
+
+    /// Makes rows visible.
+    fn publish(&mut self, machine: &Machine) {
+        let now = machine.epoch_ns(self.now_ns);
         for sink in self.protocol_rows.iter_mut().chain(self.tables.all()) {
             sink.publish(now, &mut self.ledger);
         }
     }
+}
+
+fn known<'a>(count: Option<u64>) -> Value<'a> {
+    count.map_or(Value::Null, |count| Value::Int(count as i64))
 }
 
 fn process_sample(machine: &Machine, sample: &ProcessSample, rows: &mut dyn Rows) {
@@ -355,10 +420,10 @@ fn process_sample(machine: &Machine, sample: &ProcessSample, rows: &mut dyn Rows
         Value::Int(sample.num_threads as i64),
         Value::Int(sample.vsize_bytes as i64),
         Value::Int(sample.rss_bytes as i64),
-        Value::Int(sample.rchar_bytes as i64),
-        Value::Int(sample.wchar_bytes as i64),
-        Value::Int(sample.read_bytes as i64),
-        Value::Int(sample.write_bytes as i64),
+        known(sample.rchar_bytes),
+        known(sample.wchar_bytes),
+        known(sample.read_bytes),
+        known(sample.write_bytes),
     ]);
 }
 

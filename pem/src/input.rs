@@ -112,12 +112,12 @@ pub struct ProcessSample {
     pub num_threads: u64,
     pub vsize_bytes: u64,
     pub rss_bytes: u64,
-    /// Bytes of read-like calls; the four of I/O are 0 when they may not be read.
-    pub rchar_bytes: u64,
-    pub wchar_bytes: u64,
+    /// Bytes of read-like calls; the four of I/O are `None` when they may not be read.
+    pub rchar_bytes: Option<u64>,
+    pub wchar_bytes: Option<u64>,
     /// Bytes fetched from storage.
-    pub read_bytes: u64,
-    pub write_bytes: u64,
+    pub read_bytes: Option<u64>,
+    pub write_bytes: Option<u64>,
 }
 
 /// Counters of the interfaces of one network namespace, loopback left out, since they were made.
@@ -125,7 +125,8 @@ pub struct ProcessSample {
 #[serde(default)]
 pub struct NetworkSample {
     pub time_ns: u64,
-    /// Kubernetes pod uid, else the container id; empty for the host's own network.
+    /// Kubernetes pod uid, else the container id, else (or behind it, where a container has several) `netns-` and a number;
+    /// empty for the host's own network.
     pub pod_id: String,
     pub rx_bytes: u64,
     pub rx_packets: u64,
@@ -163,6 +164,8 @@ pub struct Loss {
     pub cpu: u32,
     /// By `ebpf_abi::counter`.
     pub slots: [u64; ebpf_abi::counter::SLOTS],
+    /// These were another agent's to tell: only what comes on top is news.
+    pub told: bool,
 }
 
 /// A time in which nothing was captured, or a part of one that goes on: its parts follow one another without overlap.

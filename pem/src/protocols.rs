@@ -54,6 +54,15 @@ impl Direction {
     }
 }
 
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was closed: what did not come by now never came.
+    Closed,
+    /// Nobody saw how: what did not come by now may have come, or may yet.
+    Unseen,
+}
+
 /// What operators may set.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -99,7 +108,7 @@ pub trait Parser: Send {
     /// Bytes that follow on what came before in this direction.
     fn data(&mut self, cx: &mut Context<'_>, direction: Direction, bytes: &[u8], time_ns: u64);
 
-    /// So many bytes follow that nobody saw.
+    /// So many bytes follow that nobody saw; with 0 it is not known how many.
     fn gap(&mut self, cx: &mut Context<'_>, direction: Direction, bytes: u64, time_ns: u64);
 
     /// Time passed. Called every second or so while [`Parser::wants_tick`].
@@ -108,8 +117,8 @@ pub trait Parser: Send {
     /// Whether there is anything that time could end.
     fn wants_tick(&self) -> bool;
 
-    /// The connection ended; no call follows.
-    fn close(&mut self, cx: &mut Context<'_>, time_ns: u64);
+    /// The connection ended, or is not followed any more; no call follows.
+    fn close(&mut self, cx: &mut Context<'_>, time_ns: u64, end: End);
 
     /// Role of the traced process as the bytes show it (`ebpf_abi::role`), once they do.
     fn role(&self) -> Option<u8>;

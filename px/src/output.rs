@@ -93,6 +93,8 @@ pub struct Summary {
     pub completeness: serde_json::Value,
     pub statistics: serde_json::Value,
     pub error: Option<serde_json::Value>,
+    /// The run ended early and the person said beforehand that what there is will do.
+    pub will_do: bool,
     /// The remarks of [`crate::query::completeness`] in words; a display that redraws shows them itself.
     pub notes: Vec<String>,
 }

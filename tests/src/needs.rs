@@ -15,6 +15,10 @@ pub enum Need {
     Replay,
     /// As `Replay`, for several agents.
     Fleet,
+    /// `cargo xtask` and all that its demo shows, without privileges.
+    Demo,
+    /// May make namespaces.
+    Root,
     /// A program on the path.
     Program(&'static str),
 }
@@ -34,6 +38,11 @@ impl Need {
                 Some(format!("{} is not built (cargo build -p pem@0.1.0 --examples)", path.display()))
             }
             Need::Fleet => Need::Replay.missing(),
+            Need::Demo if !programs::xtask().is_file() => {
+                Some(format!("{} is not built (cargo build -p xtask)", programs::xtask().display()))
+            }
+            Need::Demo => Need::Replay.missing(),
+            Need::Root => (!Uid::effective().is_root()).then(|| "root is needed".to_owned()),
             Need::Live if !Uid::effective().is_root() => Some("root is needed to attach probes".to_owned()),
             Need::Live if !Path::new("/sys/kernel/btf/vmlinux").exists() => Some("this kernel has no BTF".to_owned()),
             Need::Live if !programs::lib().join("ebpf/pyxis.bpf.o").is_file() => {

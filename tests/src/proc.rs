@@ -59,6 +59,11 @@ impl Pid {
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0), nix::sys::signal::Signal::SIGKILL);
     }
 
+    /// What Ctrl-C sends.
+    pub fn interrupt(self) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0), nix::sys::signal::Signal::SIGINT);
+    }
+
     fn parent(self) -> Option<Pid> {
         self.stat()?.get(1)?.parse().ok().map(Pid)
     }

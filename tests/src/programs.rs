@@ -18,6 +18,11 @@ pub fn px() -> PathBuf {
     folder().join("px")
 }
 
+/// `cargo xtask`, as whoever runs the tests has built it.
+pub fn xtask() -> PathBuf {
+    folder().join("xtask")
+}
+
 /// The folder of run-time artefacts.
 pub fn lib() -> PathBuf {
     match env::var_os("PYXIS_LIB_DIR") {

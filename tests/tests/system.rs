@@ -5,8 +5,14 @@
 mod agents;
 #[path = "system/capture.rs"]
 mod capture;
+#[path = "system/commands.rs"]
+mod commands;
+#[path = "system/demo.rs"]
+mod demo;
 #[path = "system/input.rs"]
 mod input;
+#[path = "system/interrupt.rs"]
+mod interrupt;
 #[path = "system/lifecycle.rs"]
 mod lifecycle;
 #[path = "system/loss.rs"]

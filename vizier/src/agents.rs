@@ -1,10 +1,11 @@
 //! Lets PEMs in: TCP, mutual TLS, then the engine's registry. Nothing here waits for a peer without a bound.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use vizier_engine::{AgentId, Registry};
@@ -16,7 +17,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After `accept` failed (no descriptors left, usually) others get time to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Accepts PEMs until `stop`.
+/// Accepts PEMs until `stop`. At most `handshakes` connections are held that have not shown a certificate: one more takes the place
+/// of the oldest of them, so that those that say nothing do not keep out those that do.
 pub async fn listen(
     listener: TcpListener,
     config: Arc<rustls::ServerConfig>,
@@ -25,10 +27,8 @@ pub async fn listen(
     stop: CancellationToken,
 ) {
     let acceptor = TlsAcceptor::from(config);
-    // Whoever has not shown a certificate holds one of these; when all are held, new ones wait in the kernel's backlog.
-    let pending = Arc::new(Semaphore::new(handshakes.max(1)));
+    let pending = Arc::new(Pending::default());
     loop {
-        let Some(Ok(place)) = stop.run_until_cancelled(pending.clone().acquire_owned()).await else { return };
         let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else { return };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -38,14 +38,54 @@ pub async fn listen(
                 continue;
             }
         };
-        let (acceptor, registry, stop) = (acceptor.clone(), registry.clone(), stop.clone());
+        let place = pending.take(handshakes.max(1), &stop);
+        let (acceptor, registry) = (acceptor.clone(), registry.clone());
         tokio::spawn(async move {
-            let admitted = stop.run_until_cancelled(admit(stream, acceptor, registry)).await;
-            drop(place);
-            if let Some(Err(reason)) = admitted {
-                tracing::warn!(%peer, %reason, "an agent could not connect");
+            let cancel = place.cancel.clone();
+            match cancel.run_until_cancelled(admit(stream, acceptor, registry)).await {
+                Some(Ok(())) => {}
+                Some(Err(reason)) => tracing::warn!(%peer, %reason, "an agent could not connect"),
+                None => tracing::debug!(%peer, "a connection that showed no certificate made room for another"),
             }
+            drop(place);
         });
+    }
+}
+
+/// Connections whose peer has not shown who it is, the oldest first.
+#[derive(Default)]
+struct Pending {
+    waiting: Mutex<VecDeque<(u64, CancellationToken)>>,
+    numbers: AtomicU64,
+}
+
+impl Pending {
+    fn take(self: &Arc<Self>, most: usize, stop: &CancellationToken) -> Place {
+        let (number, cancel) = (self.numbers.fetch_add(1, Ordering::Relaxed), stop.child_token());
+        let mut pending = self.lock();
+        while pending.len() >= most {
+            let Some((_, oldest)) = pending.pop_front() else { break };
+            oldest.cancel();
+        }
+        pending.push_back((number, cancel.clone()));
+        Place { pending: self.clone(), number, cancel }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(u64, CancellationToken)>> {
+        self.waiting.lock().expect("no panic while it is held")
+    }
+}
+
+/// One of them; dropped, it is none any more.
+struct Place {
+    pending: Arc<Pending>,
+    number: u64,
+    cancel: CancellationToken,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.pending.lock().retain(|(number, _)| *number != self.number);
     }
 }
 

@@ -81,7 +81,7 @@ pub struct Limits {
     pub tenant: host::tenant::Budget,
     /// TLS handshakes at once from peers that have not yet shown a certificate.
     pub handshakes: usize,
-    /// Agents.
+    /// Agents connected at once; one more is refused.
     pub agents: usize,
 }
 
@@ -116,6 +116,7 @@ impl Default for Limits {
                 output_bytes: 8 << 30,
             },
             handshakes: 64,
+            // A query holds a stream of 256 KiB for each.
             agents: 1024,
         }
     }

@@ -81,12 +81,16 @@ pub enum Error {
 }
 
 /// Makes a new authority, Vizier's certificate and one for each agent, and writes them under `dir`, replacing what was there.
+///
+/// Everything is made in folders of our own and given away at the end, innermost first: whoever owns a folder may put a link into
+/// it, and what is then written or given away is another's.
 pub fn create(dir: &Path, owner: Option<Owner>, agents: &[&str]) -> Result<Pki, Error> {
     if let Some(bad) = agents.iter().find(|id| !is_agent_id(id)) {
         return Err(Error::AgentId((*bad).to_owned()));
     }
     let authority = Authority::new()?;
     let folder = Folder { owner };
+    folder.clear(dir)?;
     folder.make(dir)?;
     let agents_dir = dir.join("agents");
     folder.make(&agents_dir)?;
@@ -106,7 +110,12 @@ pub fn create(dir: &Path, owner: Option<Owner>, agents: &[&str]) -> Result<Pki, 
             let leaf = authority.issue(&format!("{id}{AGENT_TLS_SUFFIX}"), ExtendedKeyUsagePurpose::ClientAuth)?;
             Ok(((*id).to_owned(), write(&agents_dir, id, &leaf)?))
         })
-        .collect::<Result<_, Error>>()?;
+        .collect::<Result<Vec<_>, Error>>()?;
+    let identities = agents.iter().map(|(_, identity)| identity).chain([&vizier]);
+    let files = identities.flat_map(|identity| [&identity.cert, &identity.key]).chain([&ca]);
+    for path in files.map(PathBuf::as_path).chain([agents_dir.as_path(), dir]) {
+        folder.give(path).map_err(|source| Error::Write { path: path.to_owned(), source })?;
+    }
     Ok(Pki { vizier, agents })
 }
 
@@ -175,23 +184,30 @@ struct Folder {
 }
 
 impl Folder {
+    /// Takes away what was there: it may belong to someone else.
+    fn clear(&self, dir: &Path) -> Result<(), Error> {
+        let cleared = match fs::symlink_metadata(dir) {
+            Ok(found) if found.is_dir() => fs::remove_dir_all(dir),
+            Ok(_) => fs::remove_file(dir),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        };
+        cleared.map_err(|source| Error::Write { path: dir.to_owned(), source })
+    }
+
+    /// A new folder; one that is there by now is not ours.
     fn make(&self, dir: &Path) -> Result<(), Error> {
-        let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(dir);
-        made.and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o700)))
-            .and_then(|()| self.give(dir))
+        let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+        let made = above.map_or(Ok(()), |above| fs::DirBuilder::new().mode(0o700).recursive(true).create(above));
+        made.and_then(|()| fs::DirBuilder::new().mode(0o700).create(dir))
+            .and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o700)))
             .map_err(|source| Error::Write { path: dir.to_owned(), source })
     }
 
-    /// Replaces the file: one that exists may belong to someone else or have another mode.
     fn write(&self, path: &Path, text: &str) -> Result<(), Error> {
         let write = || {
-            match fs::remove_file(path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
             let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-            file.write_all(text.as_bytes())?;
-            self.give(path)
+            file.write_all(text.as_bytes())
         };
         write().map_err(|source| Error::Write { path: path.to_owned(), source })
     }
@@ -229,6 +245,41 @@ mod tests {
             assert_eq!(fs::metadata(path).unwrap().mode(), mode, "{}", path.display());
         }
         assert!(!dir.join("ca.key").exists());
+    }
+
+    #[test]
+    fn a_link_that_the_owner_put_there_leads_nowhere() {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, elsewhere) = (temp.path().join("pki"), temp.path().join("elsewhere"));
+        create(&dir, None, &["node-1"]).unwrap();
+        fs::create_dir(&elsewhere).unwrap();
+        fs::remove_dir_all(dir.join("agents")).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, dir.join("agents")).unwrap();
+        let made = create(&dir, None, &["node-1"]).unwrap();
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0, "keys went where the link led");
+        assert!(made.agents[0].1.key.is_file());
+
+        fs::remove_dir_all(&dir).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &dir).unwrap();
+        create(&dir, None, &["node-1"]).unwrap();
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn all_of_it_is_the_owners_in_the_end() {
+        if fs::metadata("/proc/self").unwrap().uid() != 0 {
+            eprintln!("SKIPPED: needs root");
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("pki");
+        let owner = Owner { uid: 65_534, gid: 65_534 };
+        let made = create(&dir, Some(owner), &["node-1"]).unwrap();
+        let agent = &made.agents[0].1;
+        for path in [&dir, &dir.join("agents"), &made.vizier.ca, &made.vizier.key, &agent.cert, &agent.key] {
+            let found = fs::metadata(path).unwrap();
+            assert_eq!((found.uid(), found.gid()), (owner.uid, owner.gid), "{}", path.display());
+        }
     }
 
     #[test]

@@ -174,11 +174,12 @@ async fn go(
         if place.cancel.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return (Round { end: Err(Error::Cancelled), ..done }, number);
         }
-        now_ns = clock();
+        let met_ns = std::mem::replace(&mut now_ns, clock());
         let start_ns = match &tail {
             None => now_ns - length,
             Some(tail) => {
-                tail.lock().expect("no panic while it is held").next_round();
+                let whole = done.end.is_ok() && done.completeness.missing.is_empty();
+                tail.lock().expect("no panic while it is held").next_round(met_ns, whole);
                 (now_ns - length).max(now_ns - tail::OVERLAP_NS)
             }
         };

@@ -122,7 +122,7 @@ impl Server {
         if let (Some(path), Some(addr)) = (config.agents.as_ref().and_then(|a| a.address_file.as_ref()), ready.agents) {
             write_address(path, addr).map_err(|source| Error::AddressFile { path: path.clone(), source })?;
         }
-        let registry = Registry::new();
+        let registry = Registry::bounded(config.limits.agents);
         registry.expect(config.agents_expected.iter().map(|id| AgentId::from(id.as_str())));
         let engine_config = EngineConfig { memory_bytes: config.limits.engine_memory_bytes, ..EngineConfig::default() };
         let history = Arc::new(History::new(config.limits.history_bytes));

@@ -14,12 +14,19 @@ const PATH_BYTES_MAX: usize = 107;
 /// A listener answers a local connect at once; one that does not within this is stuck, but alive.
 const PROBE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// Taking a socket takes as long as [`PROBE_TIMEOUT`] at most; one of several waits for the others.
+const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
 /// Why nobody can be listened to.
 #[derive(Debug, Error)]
 pub enum Error {
     /// Another process answers there.
     #[error("another Vizier already answers on {}; stop it, or choose another path with --socket", .0.display())]
     Answered(PathBuf),
+    /// Another process holds the folder's lock and does not give it back.
+    #[error("the folder of {} is locked by another process; wait for it, or choose another path with --socket", .0.display())]
+    Locked(PathBuf),
     /// Something that is not a socket.
     #[error("{} exists and is no socket; remove it, or choose another path with --socket", .0.display())]
     NotASocket(PathBuf),
@@ -67,6 +74,8 @@ pub async fn unix(path: &Path, group: Option<u32>) -> Result<Unix, Error> {
     if path.as_os_str().len() > PATH_BYTES_MAX {
         return Err(Error::TooLong(path.to_owned()));
     }
+    // Two that start at the same moment would both find a socket that nobody answers on, and the second would remove the first's.
+    let _alone = alone(path).await?;
     clear_stale(path).await?;
     let bind = |source| Error::Bind { path: path.to_owned(), source };
     // Made under another name and given its mode there, so that there is no moment at which others may connect.
@@ -87,6 +96,24 @@ pub async fn unix(path: &Path, group: Option<u32>) -> Result<Unix, Error> {
     }
     guard.forget();
     Ok(Unix { listener, path: RemoveOnDrop(path.to_owned()) })
+}
+
+/// The folder's lock, held while a socket in it is looked at and taken. Nothing is left of it.
+async fn alone(path: &Path) -> Result<fs::File, Error> {
+    let bind = |source| Error::Bind { path: path.to_owned(), source };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = fs::File::open(folder).map_err(bind)?;
+    let until = tokio::time::Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match folder.try_lock() {
+            Ok(()) => return Ok(folder),
+            Err(fs::TryLockError::WouldBlock) if tokio::time::Instant::now() < until => {
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            Err(fs::TryLockError::WouldBlock) => return Err(Error::Locked(path.to_owned())),
+            Err(fs::TryLockError::Error(e)) => return Err(bind(e)),
+        }
+    }
 }
 
 async fn clear_stale(path: &Path) -> Result<(), Error> {
@@ -149,6 +176,38 @@ mod tests {
         drop(live);
         assert!(!path.exists(), "the path goes with the listener");
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn of_many_that_start_at_the_same_moment_one_has_the_socket() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("vizier.sock");
+        for _ in 0..20 {
+            // Left by one that died: each of them would remove it.
+            drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+            let start = std::sync::Arc::new(tokio::sync::Barrier::new(4));
+            let starting: Vec<_> = (0..4)
+                .map(|_| {
+                    let (path, start) = (path.clone(), start.clone());
+                    tokio::spawn(async move {
+                        start.wait().await;
+                        unix(&path, None).await
+                    })
+                })
+                .collect();
+            let mut held = Vec::new();
+            for one in starting {
+                match one.await.unwrap() {
+                    Ok(socket) => held.push(socket),
+                    Err(error) => assert!(matches!(error, Error::Answered(_)), "{error}"),
+                }
+            }
+            assert_eq!(held.len(), 1);
+            // It is the one that is reached.
+            let (listener, _path) = held.remove(0).into_parts();
+            let (reached, accepted) = tokio::join!(UnixStream::connect(&path), listener.accept());
+            assert!(reached.is_ok() && accepted.is_ok());
+        }
     }
 
     #[tokio::test]

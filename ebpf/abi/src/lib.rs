@@ -6,7 +6,8 @@
 //! memory leaks through a gap and both sides agree on every offset; the tests below assert sizes and offsets.
 #![no_std]
 
-/// Version of this layout, kept in the settings map and in recordings. Raised with any change of a struct below.
+/// Version of this layout, kept in the settings map and in recordings. Raised with any change of a record below, or of what
+/// one means; a bit that older writers leave at 0 is none.
 pub const ABI_VERSION: u32 = 1;
 
 /// Bytes of payload one [`Data`] record may carry. Four size classes keep a short head from costing a large record.
@@ -27,14 +28,18 @@ pub const RUN_TAIL_BYTES: u32 = 256;
 pub const STATS_BYTES: u64 = 64 << 10;
 /// Time after which, on activity, they are reported even if fewer.
 pub const STATS_NS: u64 = 250_000_000;
+/// Time after which a connection is told again when it speaks, for a reader that has let go of it meanwhile. A minute's
+/// worth of rows without addresses would be many; 65,536 connections told in ten make a hundred records per second.
+pub const RETELL_NS: u64 = 600_000_000_000;
 /// Size of the event ring in bytes. 4 MiB lost nothing at saturation when woken at a quarter full; 8 MiB doubles the margin.
 pub const RING_BYTES: u32 = 8 << 20;
 /// The reader is woken once this much waits; otherwise it comes by itself (`READER_PERIOD_MS`).
 pub const RING_WAKE_BYTES: u32 = 1 << 20;
 /// How often the reader looks without being woken.
 pub const READER_PERIOD_MS: u64 = 50;
-/// CPUs for which counters are kept; events on a higher-numbered CPU are counted on the last.
-pub const CPUS_MAX: u32 = 256;
+/// CPUs for which counters are kept; events on a higher-numbered CPU are counted on the last. The largest machines that are
+/// rented out have some 900; 128 bytes for each.
+pub const CPUS_MAX: u32 = 1024;
 /// Bytes of a file name or command kept in [`ProcExec`].
 pub const FILENAME_MAX: usize = 256;
 /// Length of a kernel task name.
@@ -183,9 +188,13 @@ pub struct Endpoint {
 pub mod open_flags {
     /// It was open before we saw it; its first bytes and its counts until now are not known.
     pub const EXISTING: u16 = 1;
+    /// It was told before, perhaps to a reader that is gone: to one that does not know it, its first bytes are not known, and
+    /// its first [`ConnStats`](super::ConnStats) is where counting begins.
+    pub const AGAIN: u16 = 2;
 }
 
-/// A connection was first seen, or changed what is known of it (role, owner): the last one with a `conn_id` holds.
+/// A connection was first seen, or changed what is known of it (role, owner), or is told again since there is another reader
+/// (or may be, see [`RETELL_NS`]): the last one with a `conn_id` holds.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnOpen {
@@ -246,12 +255,13 @@ pub struct ProcExec {
     pub filename: [u8; FILENAME_MAX],
 }
 
-/// A process (thread-group leader) ended.
+/// A process ended: the last of its threads.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcExit {
     pub header: Header,
     pub process: Process,
+    /// Of its main thread.
     pub comm: [u8; COMM_LEN],
     /// As given to `exit`, 0-255.
     pub exit_code: u32,
@@ -277,6 +287,9 @@ pub mod counter {
     pub const LOST_RING_BYTES: usize = 6;
     /// Socket calls seen (the work of the hooks).
     pub const CALLS: usize = 7;
+    /// Runs of our programs that the kernel left out since another ran already on that CPU. The kernel counts them, per
+    /// program; who reads the counters puts their sum here, for the first CPU.
+    pub const RUNS_SKIPPED: usize = 8;
     /// Number of slots; a multiple of 8 so that each CPU has whole cache lines.
     pub const SLOTS: usize = 16;
 }
@@ -345,14 +358,18 @@ pub struct Offsets {
     pub task_group_leader: u32,
     /// `task_struct.start_boottime` (before 5.5 `real_start_time`)
     pub task_start_boottime: u32,
-    /// `task_struct.pid`
-    pub task_pid: u32,
     /// `task_struct.tgid`
     pub task_tgid: u32,
     /// `task_struct.flags`
     pub task_flags: u32,
     /// `task_struct.exit_code`
     pub task_exit_code: u32,
+    /// `task_struct.comm`
+    pub task_comm: u32,
+    /// `task_struct.signal`
+    pub task_signal: u32,
+    /// `signal_struct.live`
+    pub signal_live: u32,
     /// `task_struct.files`
     pub task_files: u32,
     /// `files_struct.fdt`
@@ -421,7 +438,7 @@ impl Default for Settings {
 }
 
 const _: () = {
-    assert!(size_of::<Offsets>() == 42 * 4);
+    assert!(size_of::<Offsets>() == 44 * 4);
     assert!(size_of::<Calls>() == 40);
     assert!(size_of::<Settings>() == 20);
     assert!(size_of::<Header>() == 24);

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
 
 use super::bindings::Function;
 use super::{Bounds, FunctionPlugin, Place, broke};
 use crate::backend::Level;
 use crate::bindings::pyxis::common::{log, types};
 use crate::convert;
-use crate::engine::MEMORY_BYTES_MAX;
 use crate::error::{Error, Exhausted};
+use crate::limits::Limits;
 use crate::report::frames;
 use crate::run::thread_clock_ns;
 use crate::state::{Stop, stop};
@@ -20,8 +20,6 @@ use crate::state::{Stop, stop};
 const CALL_BYTES_MAX: usize = 64 << 20;
 /// An accumulator or a cursor, and the borrow of a call.
 const HANDLES_MAX: usize = 16;
-/// Bytes one table entry takes in the host.
-const TABLE_ENTRY_BYTES: usize = 8;
 /// Longest log line; the rest of a longer one is cut.
 const LINE_BYTES_MAX: usize = 4 << 10;
 
@@ -47,12 +45,8 @@ pub(super) struct Instance {
 impl Instance {
     pub(super) fn new(plugin: &Arc<FunctionPlugin>, function: &str, bounds: Arc<Bounds>) -> Result<Self, Error> {
         let place = Place::take(&plugin.runtime)?;
-        let state = FunctionState {
-            limits: Limits { bounds: Arc::clone(&bounds), used: 0, refused: false },
-            bounds,
-            began_ns: 0,
-            last_error: None,
-        };
+        let state =
+            FunctionState { limits: Limits::new(Arc::clone(&bounds.meter)), bounds, began_ns: 0, last_error: None };
         let mut store = Store::new(&plugin.runtime.engine, state);
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(CALL_BYTES_MAX);
@@ -71,11 +65,12 @@ impl Instance {
             }
             Ok(UpdateDeadline::Continue(1))
         });
-        let (made, refused) = {
+        let (made, charged, refused) = {
             let _running = plugin.runtime.ticker.start();
             metered(&mut store, |store| plugin.linked.instantiate(store))
         };
         match made {
+            Ok(_) if charged.is_err() => Err(exhausted(plugin, function, Exhausted::Cpu, store.data())),
             Ok(guest) => Ok(Self { plugin: Arc::clone(plugin), store, guest, _place: place }),
             Err(error) => Err(failure(plugin, function, &error, store.data(), refused)),
         }
@@ -89,17 +84,12 @@ impl Instance {
     ) -> Result<R, Error> {
         let Self { plugin, store, guest, .. } = self;
         let running = plugin.runtime.ticker.start();
-        let (called, refused) = metered(store, |store| call(store, guest, function));
+        let (called, charged, refused) = metered(store, |store| call(store, guest, function));
         drop(running);
         match called {
-            Ok(Ok(value)) => {
-                // A short call may have used what was left without an epoch passing.
-                let meter = &store.data().bounds.meter;
-                if meter.guest_cpu_ns.load(Ordering::Relaxed) > meter.budget.guest_cpu_ns {
-                    return Err(exhausted(plugin, function, Exhausted::Cpu, store.data()));
-                }
-                Ok(value)
-            }
+            // A short call may have used what was left without an epoch passing.
+            Ok(Ok(_)) if charged.is_err() => Err(exhausted(plugin, function, Exhausted::Cpu, store.data())),
+            Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(named(plugin, function, convert::error_in(error), store.data())),
             Err(error) => Err(failure(plugin, function, &error, store.data(), refused)),
         }
@@ -107,7 +97,7 @@ impl Instance {
 
     /// Bytes of its memories and tables.
     pub(super) fn bytes(&self) -> usize {
-        self.store.data().limits.used
+        usize::try_from(self.store.data().limits.used()).unwrap_or(usize::MAX)
     }
 
     pub(super) fn broke(&self, function: &str, why: &str) -> Error {
@@ -115,11 +105,12 @@ impl Instance {
     }
 }
 
-/// Runs guest code, and charges the run for it. Tells whether memory was refused meanwhile.
+/// Runs guest code, and charges the run for it. Tells whether that was more than it may use, and whether memory was refused
+/// meanwhile.
 fn metered<R>(
     store: &mut Store<FunctionState>,
     work: impl FnOnce(&mut Store<FunctionState>) -> wasmtime::Result<R>,
-) -> (wasmtime::Result<R>, bool) {
+) -> (wasmtime::Result<R>, Result<(), Error>, bool) {
     let began_ns = thread_clock_ns();
     let state = store.data_mut();
     state.began_ns = began_ns;
@@ -127,8 +118,8 @@ fn metered<R>(
     store.set_epoch_deadline(1);
     let done = work(store);
     let state = store.data();
-    state.bounds.meter.guest_cpu_ns.fetch_add(thread_clock_ns().saturating_sub(began_ns), Ordering::Relaxed);
-    (done, state.limits.refused)
+    let charged = state.bounds.meter.charge_cpu(thread_clock_ns().saturating_sub(began_ns));
+    (done, charged, state.limits.refused)
 }
 
 fn failure(
@@ -147,7 +138,11 @@ fn failure(
         return exhausted(plugin, function, Exhausted::Memory, state);
     }
     if trap.is_none() && error.downcast_ref::<WasmBacktrace>().is_none() {
-        let why = format!("{:#}", error);
+        if refused {
+            // What it begins with is more than it may have.
+            return exhausted(plugin, function, Exhausted::Memory, state);
+        }
+        let why = convert::said(format!("{error:#}"));
         return match error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
             Some(_) => Error::Unavailable("all slots for functions are taken; try again".into()),
             None => broke(&plugin.manifest().name, function, &format!("cannot be called: {why}")),
@@ -159,7 +154,7 @@ fn failure(
         (Some(trap), _) => trap.to_string(),
         (None, _) => error.root_cause().to_string(),
     };
-    broke(&plugin.manifest().name, function, &format!("trapped: {cause}{}", frames(error)))
+    broke(&plugin.manifest().name, function, &format!("trapped: {}{}", convert::said(cause), frames(error)))
 }
 
 fn exhausted(plugin: &FunctionPlugin, function: &str, which: Exhausted, state: &FunctionState) -> Error {
@@ -191,47 +186,6 @@ fn named(plugin: &FunctionPlugin, function: &str, error: Error, state: &Function
     }
 }
 
-/// Memories and tables of one instance, counted with those of all others of the run.
-struct Limits {
-    bounds: Arc<Bounds>,
-    used: usize,
-    /// Growth was refused since the call began.
-    refused: bool,
-}
-
-impl Limits {
-    fn grow(&mut self, by: usize, maximum_reached: bool) -> bool {
-        let meter = &self.bounds.meter;
-        let most = usize::try_from(meter.budget.memory_bytes).unwrap_or(usize::MAX);
-        let all = self.bounds.memory.fetch_add(by, Ordering::Relaxed).saturating_add(by);
-        if all > most || self.used.saturating_add(by) > MEMORY_BYTES_MAX || maximum_reached {
-            self.bounds.memory.fetch_sub(by, Ordering::Relaxed);
-            self.refused = true;
-            return false;
-        }
-        self.used += by;
-        meter.memory_peak_bytes.fetch_max(all as u64, Ordering::Relaxed);
-        true
-    }
-}
-
-impl Drop for Limits {
-    fn drop(&mut self) {
-        self.bounds.memory.fetch_sub(self.used, Ordering::Relaxed);
-    }
-}
-
-impl ResourceLimiter for Limits {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.grow(desired.saturating_sub(current), maximum.is_some_and(|m| desired > m)))
-    }
-
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let by = desired.saturating_sub(current).saturating_mul(TABLE_ENTRY_BYTES);
-        Ok(self.grow(by, maximum.is_some_and(|m| desired > m)))
-    }
-}
-
 impl types::Host for FunctionState {}
 impl super::bindings::pyxis::function::arguments::Host for FunctionState {}
 
@@ -250,12 +204,9 @@ impl log::Host for FunctionState {
         if level == Level::Error {
             self.last_error = Some(line.to_owned());
         }
-        let bytes = line.len() as u64;
-        if meter.log_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > meter.budget.log_bytes {
-            meter.log_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return Ok(());
+        if meter.charge_log(line) {
+            (self.bounds.log)(level, line);
         }
-        (self.bounds.log)(level, line);
         Ok(())
     }
 }

@@ -1,5 +1,4 @@
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 use crate::backend;
 use crate::bindings::pyxis::common::log::{Host, Level};
@@ -24,10 +23,7 @@ impl Host for State {
         if level == backend::Level::Error {
             marks.last_error = Some(line.to_owned());
         }
-        let used = self.meter.log_bytes.fetch_add(line.len() as u64, Ordering::Relaxed) + line.len() as u64;
-        if used > self.meter.budget.log_bytes {
-            // Given back, so that a short line after a long one still fits and the counter says what was written.
-            self.meter.log_bytes.fetch_sub(line.len() as u64, Ordering::Relaxed);
+        if !self.meter.charge_log(line) {
             marks.logs_dropped += 1;
             return Ok(());
         }

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
 use wasmtime::component::Resource;
 
 use crate::arrays;
@@ -83,7 +84,15 @@ impl State {
         }
         let fits = self.fitting(&batch);
         let cut = fits < batch.num_rows();
-        let batch = batch.slice(0, fits);
+        // A slice would hold on to all of it.
+        let batch = match fits {
+            0 => RecordBatch::new_empty(batch.schema()),
+            _ if cut && batch.num_columns() > 0 => {
+                take_record_batch(&batch, &UInt32Array::from_iter_values(0..fits as u32))
+                    .map_err(|e| Error::Internal(format!("cannot cut a batch: {e}")))?
+            }
+            _ => batch.slice(0, fits),
+        };
         self.meter.charge_output(fits as u64, arrays::batch_bytes(&batch))?;
         if cut {
             self.mark_truncated(&name);

@@ -52,7 +52,13 @@ impl Host for State {
     async fn inline(&mut self, rows: Rows) -> Answer<Handle> {
         self.enter()?;
         let backend = Arc::clone(&self.backend);
-        self.made(move || backend.inline(rows::batch(rows)?)).await
+        let meter = Arc::clone(&self.meter);
+        self.made(move || {
+            let batch = rows::batch(rows)?;
+            meter.keep(batch.get_array_memory_size() as u64)?;
+            backend.inline(batch)
+        })
+        .await
     }
 }
 

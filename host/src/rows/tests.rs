@@ -23,6 +23,15 @@ fn texts(list: &[&str]) -> Texts {
     Texts { offsets, bytes }
 }
 
+#[test]
+fn what_is_said_about_a_column_is_short() {
+    let mut long = rows(1, DataType::Int64, Values::Int64s(vec![1]), None);
+    long.columns[0].description = "x".repeat(1024);
+    assert!(batch(rows(1, DataType::Int64, Values::Int64s(vec![1]), None)).is_ok());
+    long.columns[0].pattern = "y".repeat(1025);
+    assert_eq!(refused(long), "column `c` has a text of 1025 bytes about it, at most 1024 are allowed");
+}
+
 fn refused(rows: Rows) -> String {
     match batch(rows) {
         Err(Error::Invalid { message, .. }) => message,

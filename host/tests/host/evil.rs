@@ -68,6 +68,46 @@ async fn one_that_allocates_for_ever_ends_at_its_memory_budget() {
 }
 
 #[tokio::test]
+async fn rows_that_it_hands_over_are_its_memory_until_it_is_over() {
+    let run = attack("inline").await;
+    assert_eq!(exhausted(&run), Exhausted::Memory);
+    assert!((16 << 20..=32 << 20).contains(&run.report.memory_peak), "{}", run.report.memory_peak);
+    // The tenant has it back once nobody can read them any more.
+    let tenant = Arc::new(host::tenant::Tenant::new("t", host::tenant::Budget::UNLIMITED));
+    let mut request = RunRequest::new(Engine::new(), Arc::new(Output::default()));
+    request.args = [("attack".into(), "inline".into())].into();
+    request.meter = Arc::new(Meter::of(tenant.clone(), budget()));
+    let meter = request.meter.clone();
+    let report = script("evil").run(request).await;
+    assert!(matches!(report.result, Err(Error::Exhausted(Exhausted::Memory))), "{report:?}");
+    assert!(tenant.memory_bytes() > 10 << 20, "{}", tenant.memory_bytes());
+    drop(meter);
+    assert_eq!(tenant.memory_bytes(), 0);
+}
+
+#[tokio::test]
+async fn what_it_says_went_wrong_is_as_long_as_people_read() {
+    match attack("wordy").await.report.result {
+        Err(Error::Invalid { message, .. }) => {
+            assert!(
+                message.len() < 20_000 && message.starts_with("éé") && message.ends_with(" …"),
+                "{}",
+                message.len()
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn lines_without_a_text_are_lines_too() {
+    let run = attack("print-nothing").await;
+    assert!(matches!(exhausted(&run), Exhausted::Calls | Exhausted::Cpu));
+    let lines = run.output.logged().len();
+    assert!((100..=10_000 / host::meter::LINE_COSTS_BYTES as usize).contains(&lines), "{lines}");
+}
+
+#[tokio::test]
 async fn one_that_prints_for_ever_is_cut_and_then_ended() {
     let run = attack("print").await;
     assert!(matches!(exhausted(&run), Exhausted::Calls | Exhausted::Cpu));
@@ -206,9 +246,9 @@ async fn a_trap_is_told_with_files_and_lines_where_there_are_line_tables() {
     let source = include_str!("../guests/evil/src/lib.rs");
     let line = |text: &str| source.lines().position(|l| l.contains(text)).unwrap() + 1;
     for (what, function, place) in [
-        ("nested-panic", "inner", line("list[n]")),
-        ("nested-panic", "outer", line("inner(core::hint")),
-        ("recurse", "recurse", line("black_box(recurse(")),
+        ("nested-panic", "evil::inner", line("list[n]")),
+        ("nested-panic", "evil::outer", line("inner(core::hint")),
+        ("recurse", "evil::recurse", line("black_box(recurse(")),
     ] {
         let mut request = RunRequest::new(Engine::new(), Arc::new(Output::default()));
         request.args = [("attack".into(), what.into())].into();
@@ -220,6 +260,13 @@ async fn a_trap_is_told_with_files_and_lines_where_there_are_line_tables() {
             other => panic!("{other:?}"),
         };
         assert!(text.contains(&format!("at {function} (evil/src/lib.rs:{place})")), "{place}: {text}");
+        // The SDK's frames are told too, and not where it lay on the machine that built it.
+        assert!(!text.contains(env!("CARGO_MANIFEST_DIR")) && !text.contains("/plugins/sdk-rust"), "{text}");
+    }
+    for (component, what) in [(&debug, "with line tables"), (&plain, "without")] {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_str().unwrap();
+        let leaks = component.windows(root.len()).any(|bytes| bytes == root.as_bytes());
+        assert!(!leaks, "the component {what} has the path of this machine in it");
     }
 }
 

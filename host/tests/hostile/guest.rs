@@ -83,6 +83,8 @@ pub struct Guest {
     pub name: String,
     pub must: Must,
     pub wall: Duration,
+    /// Processor time it may use.
+    pub cpu: Duration,
     text: String,
 }
 
@@ -107,14 +109,22 @@ impl Guest {
         };
         let sleeps = matches!(&must, Must::End(ends) if ends.iter().any(|e| e == "exhausted deadline"));
         let wall = if sleeps { Duration::from_millis(300) } else { Duration::from_secs(30) };
-        Self { name, must, wall, text }
+        let cpu = tag(";; cpu-ms:").map_or(50, |ms| ms.parse().unwrap());
+        let cpu = Duration::from_millis(cpu);
+        Self { name, must, wall, cpu, text }
     }
 
     /// One that is no file: for fuzzing.
     #[allow(dead_code, reason = "the fuzz target makes them")]
     pub fn of(name: &str, text: &str) -> Self {
         let must = Must::End(Vec::new());
-        Self { name: name.to_owned(), must, wall: Duration::from_secs(1), text: text.to_owned() }
+        Self {
+            name: name.to_owned(),
+            must,
+            wall: Duration::from_secs(1),
+            cpu: Duration::from_millis(50),
+            text: text.to_owned(),
+        }
     }
 
     /// As bytes, with a manifest.

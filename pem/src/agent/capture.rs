@@ -5,10 +5,12 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
+use ebpf_abi::counter::RUNS_SKIPPED;
 use ebpf_abi::{Kind, READER_PERIOD_MS};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use tokio_util::sync::CancellationToken;
 
+use super::Error;
 use super::gap::Gaps;
 use super::ingest::Ingest;
 use super::sampler::{Message, Sampler};
@@ -16,6 +18,7 @@ use crate::core::HELPER;
 use crate::identity::Identity;
 use crate::input::{Input, Loss, ProbeStatus};
 use crate::probes::client::Handover;
+use crate::probes::wire::Token;
 use crate::probes::{Counters, Reader};
 use crate::sources::clock;
 
@@ -37,23 +40,23 @@ const INTERNAL: i64 = 13;
 pub fn run(
     mut ingest: Ingest,
     socket: &Path,
+    token: &Token,
     first: Option<Handover>,
     identity: &Identity,
     stop: &CancellationToken,
-) -> Ingest {
+) -> Result<Ingest, Error> {
     let now_ns = begin(&mut ingest, identity);
-    let sampler = Sampler::spawn(Some((socket.to_owned(), first)), identity.asid);
-    let ring = Ring { probes: None, lost_seen: Vec::new(), gaps: Gaps::expecting(now_ns) };
-    drive(ingest, ring, sampler, stop)
+    let helper = (socket.to_owned(), token.clone(), first);
+    let sampler = Sampler::spawn(Some(helper), identity.asid).map_err(Error::Thread)?;
+    drive(ingest, Ring::new(Gaps::expecting(now_ns)), sampler, stop)
 }
 
 /// Samples `/proc` and nothing else until `stop`.
-pub fn idle(mut ingest: Ingest, identity: &Identity, stop: &CancellationToken) -> Ingest {
+pub fn idle(mut ingest: Ingest, identity: &Identity, stop: &CancellationToken) -> Result<Ingest, Error> {
     begin(&mut ingest, identity);
-    let sampler = Sampler::spawn(None, identity.asid);
+    let sampler = Sampler::spawn(None, identity.asid).map_err(Error::Thread)?;
     // That nothing is captured is what was asked for here.
-    let ring = Ring { probes: None, lost_seen: Vec::new(), gaps: Gaps::default() };
-    drive(ingest, ring, sampler, stop)
+    drive(ingest, Ring::new(Gaps::default()), sampler, stop)
 }
 
 fn begin(ingest: &mut Ingest, identity: &Identity) -> u64 {
@@ -65,7 +68,7 @@ fn begin(ingest: &mut Ingest, identity: &Identity) -> u64 {
     now_ns
 }
 
-fn drive(mut ingest: Ingest, mut ring: Ring, sampler: Sampler, stop: &CancellationToken) -> Ingest {
+fn drive(mut ingest: Ingest, mut ring: Ring, sampler: Sampler, stop: &CancellationToken) -> Result<Ingest, Error> {
     let mut next_tick_ns = clock::boot_ns();
     let mut events = 0;
     while !stop.is_cancelled() {
@@ -77,7 +80,7 @@ fn drive(mut ingest: Ingest, mut ring: Ring, sampler: Sampler, stop: &Cancellati
             // Woken for room in the ring alone.
             continue;
         }
-        let messages = take_messages(&mut ingest, &mut ring, &sampler.messages);
+        let messages = take_messages(&mut ingest, &mut ring, &sampler.messages)?;
         ring.losses(&mut ingest);
         if let Some(gap) = ring.gaps.tick(now_ns) {
             ingest.apply(Input::Gap(gap));
@@ -95,10 +98,12 @@ fn drive(mut ingest: Ingest, mut ring: Ring, sampler: Sampler, stop: &Cancellati
         ingest.apply(Input::Gap(gap));
     }
     ingest.apply(Input::Tick { now_ns });
-    ingest
+    Ok(ingest)
 }
 
-fn take_messages(ingest: &mut Ingest, ring: &mut Ring, messages: &Receiver<Message>) -> usize {
+/// An error when the sampler has ended: without it no helper would be found again and no process seen, while the tables looked
+/// well.
+fn take_messages(ingest: &mut Ingest, ring: &mut Ring, messages: &Receiver<Message>) -> Result<usize, Error> {
     let mut taken = 0;
     loop {
         match messages.try_recv() {
@@ -106,7 +111,8 @@ fn take_messages(ingest: &mut Ingest, ring: &mut Ring, messages: &Receiver<Messa
                 handle(ingest, ring, message);
                 taken += 1;
             }
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => return taken,
+            Err(TryRecvError::Empty) => return Ok(taken),
+            Err(TryRecvError::Disconnected) => return Err(Error::Ended("sampler")),
         }
     }
 }
@@ -126,8 +132,15 @@ fn handle(ingest: &mut Ingest, ring: &mut Ring, message: Message) {
             if let Some(gap) = ring.gaps.attached(hello.attached_ns, now_ns) {
                 ingest.apply(Input::Gap(gap));
             }
+            for told in hello.told {
+                if told.cpu == 0 {
+                    ring.skipped = told.slots[RUNS_SKIPPED];
+                }
+                ingest.apply(Input::Loss(Loss { time_ns: now_ns, cpu: told.cpu, slots: told.slots, told: true }));
+            }
             ring.attach(reader, counters);
         }
+        Message::Skipped(runs) => ring.skipped = runs,
         Message::Detached { reason, seen_ns } => {
             tracing::warn!(%reason, "nothing is captured until the probe helper is back");
             ingest.shared().update(|state| state.capture = "none".into());
@@ -169,6 +182,8 @@ struct Ring {
     probes: Option<Probes>,
     /// By CPU, the counters as last told.
     lost_seen: Vec<[u64; ebpf_abi::counter::SLOTS]>,
+    /// Runs of the programs that were skipped, as last heard.
+    skipped: u64,
     gaps: Gaps,
 }
 
@@ -200,6 +215,10 @@ impl Wakeups {
 }
 
 impl Ring {
+    fn new(gaps: Gaps) -> Self {
+        Self { probes: None, lost_seen: Vec::new(), skipped: 0, gaps }
+    }
+
     fn attach(&mut self, reader: Reader, counters: Counters) {
         let wakeups = Wakeups::of(&reader)
             .inspect_err(|error| tracing::warn!(%error, "cannot wait for the ring; it is looked at every tick"))
@@ -258,7 +277,10 @@ impl Ring {
     fn losses(&mut self, ingest: &mut Ingest) {
         let Some(Probes { counters, .. }) = &self.probes else { return };
         let time_ns = clock::boot_ns();
-        for (cpu, counters) in counters.active() {
+        for (cpu, mut counters) in counters.active() {
+            if cpu == 0 {
+                counters.slots[RUNS_SKIPPED] = self.skipped;
+            }
             let index = cpu as usize;
             if self.lost_seen.len() <= index {
                 self.lost_seen.resize(index + 1, [0; ebpf_abi::counter::SLOTS]);
@@ -267,7 +289,7 @@ impl Ring {
             // Counts of work change with every event; only losses are news.
             if losses(&self.lost_seen[index]) != losses(&counters.slots) {
                 self.lost_seen[index] = counters.slots;
-                ingest.apply(Input::Loss(Loss { time_ns, cpu, slots: counters.slots }));
+                ingest.apply(Input::Loss(Loss { time_ns, cpu, slots: counters.slots, told: false }));
             }
         }
     }
@@ -281,13 +303,14 @@ impl Ring {
         self.probes = None;
         // The next helper's counters begin at 0.
         self.lost_seen.clear();
+        self.skipped = 0;
     }
 }
 
 /// Slots that count what is missing.
-const LOSSES: [usize; 6] = {
+const LOSSES: [usize; 7] = {
     use ebpf_abi::counter::*;
-    [LOST_RING_FULL, LOST_FAULT, LOST_NO_STATE, BYTES_OPAQUE, BYTES_OVER_CAP, LOST_RING_BYTES]
+    [LOST_RING_FULL, LOST_FAULT, LOST_NO_STATE, BYTES_OPAQUE, BYTES_OVER_CAP, LOST_RING_BYTES, RUNS_SKIPPED]
 };
 
 /// Of interest to the sampler: programs that began or ended.

@@ -7,6 +7,7 @@ use vizier_engine::exchange::Limits;
 
 use super::tls::TlsFiles;
 use crate::identity::Identity;
+use crate::probes::wire::Token;
 use crate::protocols::Settings;
 use crate::sandbox;
 
@@ -51,6 +52,8 @@ pub enum Capture {
     Helper {
         /// Its socket.
         socket: PathBuf,
+        /// What it wants to be shown.
+        token: Token,
     },
     /// A recording. Needs no privileges and no probes.
     Replay(Replay),

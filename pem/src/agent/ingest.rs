@@ -24,10 +24,18 @@ pub struct Ingest {
     shared: Arc<Shared>,
     events: u64,
     /// Records lost in the ring, by CPU.
-    lost: Vec<u64>,
+    lost: Vec<Lost>,
     /// The same of programs that are no more.
     lost_before: u64,
     now_ns: u64,
+}
+
+/// Records lost in the ring on one CPU, since the programs were loaded.
+#[derive(Clone, Copy, Default)]
+struct Lost {
+    now: u64,
+    /// In the time of another agent.
+    before: u64,
 }
 
 /// The recording, while it can be written.
@@ -83,11 +91,19 @@ impl Ingest {
             Input::Loss(loss) => {
                 let cpu = loss.cpu as usize;
                 if cpu < ebpf_abi::CPUS_MAX as usize {
-                    self.lost.resize(self.lost.len().max(cpu + 1), 0);
-                    self.lost[cpu] = loss.slots[counter::LOST_RING_FULL];
+                    self.lost.resize(self.lost.len().max(cpu + 1), Lost::default());
+                    let (lost, count) = (&mut self.lost[cpu], loss.slots[counter::LOST_RING_FULL]);
+                    match loss.told {
+                        true if lost.now == 0 => *lost = Lost { now: count, before: count },
+                        true => {}
+                        false => lost.now = count,
+                    }
                 }
             }
-            Input::Gap(gap) if gap.reloaded => self.lost_before += self.lost.drain(..).sum::<u64>(),
+            Input::Gap(gap) if gap.reloaded => {
+                self.lost_before = self.events_lost();
+                self.lost.clear();
+            }
             Input::Tick { now_ns } => self.ticked(*now_ns),
             _ => {}
         }
@@ -111,6 +127,18 @@ impl Ingest {
         self.core = self.make_core.as_ref().map(|make| make());
     }
 
+    /// What came last of a replay becomes rows without waiting.
+    pub fn settle(&mut self) {
+        if let Some(core) = &mut self.core {
+            core.finish();
+        }
+    }
+
+    fn events_lost(&self) -> u64 {
+        let lost = self.lost.iter().map(|lost| lost.now.saturating_sub(lost.before));
+        lost.fold(self.lost_before, u64::saturating_add)
+    }
+
     /// Ends the recording.
     pub fn finish(mut self) -> Result<(u64, u64), WriteError> {
         let Some(recorder) = self.recorder.take() else { return Ok((0, 0)) };
@@ -122,7 +150,7 @@ impl Ingest {
     fn ticked(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
         self.shared.events.store(self.events, Ordering::Relaxed);
-        self.shared.events_lost.store(self.lost_before + self.lost.iter().sum::<u64>(), Ordering::Relaxed);
+        self.shared.events_lost.store(self.events_lost(), Ordering::Relaxed);
         let Some(recorder) = &mut self.recorder else { return };
         recorder.ticks += 1;
         if recorder.ticks.is_multiple_of(TICKS_PER_FLUSH)

@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::{Capture, Config};
 use super::ingest::{Ingest, Recorder};
-use super::{Error, Shared, capture};
+use super::{Error, Shared, capture, watched};
 use crate::identity::Identity;
 use crate::probes::Helper;
+use crate::probes::wire::Token;
 use crate::sandbox;
 
 /// How long the helper is waited for: loading and attaching takes a second or two.
@@ -26,6 +27,8 @@ pub struct RecordConfig {
     pub identity: Identity,
     /// The helper's socket.
     pub socket: PathBuf,
+    /// What the helper wants to be shown.
+    pub token: Token,
     /// The file, which is replaced.
     pub path: PathBuf,
     /// Privileges are given up like this. None: kept.
@@ -52,28 +55,58 @@ pub fn record(config: &RecordConfig, shutdown: impl Future<Output = ()> + Send +
         sandbox::enter(sandbox)?;
     }
     let shared = Arc::new(Shared::new(&Config {
-        capture: Capture::Helper { socket: config.socket.clone() },
+        capture: Capture::Helper { socket: config.socket.clone(), token: config.token.clone() },
         ..Config::new(config.identity.clone())
     }));
     let ingest = Ingest::without_core(Recorder::new(file)?, shared.clone());
-    let first = Helper::connect(&config.socket, HELPER_PATIENCE)?;
-    let stop = CancellationToken::new();
+    let first = Helper::connect(&config.socket, &config.token, HELPER_PATIENCE)?;
+    let (stop, failed) = (CancellationToken::new(), CancellationToken::new());
+    let ended = failed.clone();
     let thread = {
-        let (socket, identity, stop) = (config.socket.clone(), config.identity.clone(), stop.clone());
+        let (socket, token) = (config.socket.clone(), config.token.clone());
+        let (identity, stop) = (config.identity.clone(), stop.clone());
         let thread = std::thread::Builder::new().name("pem-ingest".into());
-        thread.spawn(move || capture::run(ingest, &socket, Some(first), &identity, &stop)).map_err(Error::Thread)?
+        let work = move || watched(ended, || capture::run(ingest, &socket, &token, Some(first), &identity, &stop));
+        thread.spawn(work).map_err(Error::Thread)?
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
-    runtime.block_on(shutdown);
+    runtime.block_on(async {
+        tokio::select! {
+            () = shutdown => {}
+            () = failed.cancelled() => {}
+        }
+    });
     stop.cancel();
-    let ingest = thread.join().map_err(|_| Error::Thread(io::Error::other("the ingest thread ended badly")))?;
+    let ingest = thread.join().map_err(|_| Error::Ended("ingest"))??;
     let (inputs, bytes) = ingest.finish()?;
     let info = shared.info(&config.identity.id.as_str().into());
     Ok(Recorded { inputs, bytes, events: info.events, events_lost: info.events_lost })
 }
 
-/// Recordings hold what programs said to one another: for their owner alone.
+/// Recordings hold what programs said to one another: for their owner alone, whatever could be read of the file before.
 pub fn create(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let found = file.metadata()?;
+    // Made for us by who started us, it may be another's; then it has the right mode, which we could not change.
+    if found.is_file() && found.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_file_that_others_could_read_is_closed_to_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.pxr");
+        std::fs::write(&path, "old").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let file = super::create(&path).unwrap();
+        let found = file.metadata().unwrap();
+        assert_eq!((found.permissions().mode() & 0o777, found.len()), (0o600, 0));
+    }
 }

@@ -33,12 +33,12 @@ pub fn run(mut ingest: Ingest, replay: &Replay, mut file: File, stop: &Cancellat
         let now_ns = wall_ns();
         let moved = match (span, replay.shift || replay.repeat) {
             (Some(span), true) => match replay.speed {
-                Speed::Full => now_ns - span.last_ns,
-                Speed::RealTime => now_ns - span.first_ns,
+                Speed::Full => now_ns.wrapping_sub(span.last_ns),
+                Speed::RealTime => now_ns.wrapping_sub(span.first_ns),
             },
             _ => 0,
         };
-        let pace = span.filter(|_| replay.speed == Speed::RealTime).map(|span| now_ns - span.first_ns);
+        let pace = span.filter(|_| replay.speed == Speed::RealTime).map(|span| now_ns.wrapping_sub(span.first_ns));
         let whole = Player { ingest: &mut ingest, moved_ns: moved, pace_ns: pace, stop }.play(&file)?;
         if whole && replay.speed == Speed::Full {
             ingest.ready();
@@ -128,6 +128,7 @@ impl Player<'_> {
             // Cut off between two ticks: what came last becomes visible all the same, at a time that the file gives.
             self.ingest.apply(Input::Tick { now_ns: self.ingest.now_ns() });
         }
+        self.ingest.settle();
         if reader.end() == Some(End::Truncated) {
             tracing::warn!("the recording is cut off; what was there is replayed");
         }
@@ -138,7 +139,7 @@ impl Player<'_> {
         let Some(pace_ns) = self.pace_ns else { return true };
         let due_ns = recorded_ns.wrapping_add(pace_ns);
         loop {
-            let left_ns = due_ns - wall_ns();
+            let left_ns = due_ns.saturating_sub(wall_ns());
             if self.stop.is_cancelled() {
                 return false;
             }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::input::Input;
 use crate::probes::client::{Error, Handover};
-use crate::probes::wire::{Hello, PROCESSES_MAX, ProcessRef, Want};
+use crate::probes::wire::{Hello, PROCESSES_MAX, ProcessRef, Token, Want};
 use crate::probes::{Counters, Helper, Reader};
 use crate::sources::proc::{Stat, TEXT_BYTES_MAX, read_into};
 use crate::sources::{self, IoCounters, LocalProc, ProcReader, Sources, clock};
@@ -26,6 +26,8 @@ const RECORDS_MAX: usize = 1024;
 const PERIOD: Duration = Duration::from_millis(250);
 /// After an exec: as soon as the sources look it up.
 const PERIOD_AFTER_EXEC: Duration = Duration::from_millis(20);
+/// How often the helper is asked for what the kernel counts of its programs.
+const PROGRAMS: Duration = Duration::from_secs(5);
 /// How often it is made sure that the helper lives.
 const PING: Duration = Duration::from_secs(1);
 /// How long one attempt to reach the helper takes at most.
@@ -40,6 +42,8 @@ pub enum Message {
     Inputs(Vec<Input<'static>>),
     /// There is a helper: read this.
     Attached { reader: Reader, counters: Counters, hello: Hello },
+    /// Runs of the kernel programs that were skipped, since they were loaded.
+    Skipped(u64),
     /// It is gone; it last answered at `seen_ns` (boot time), if it ever was there.
     Detached { reason: String, seen_ns: Option<u64> },
 }
@@ -52,12 +56,13 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Starts it. `helper` is where the helper listens, and a first connection to it if there is one.
-    pub fn spawn(helper: Option<(PathBuf, Option<Handover>)>, asid: u32) -> Self {
+    /// Starts it. `helper` is where the helper listens and what it wants to be shown, and a first connection to it if there is
+    /// one.
+    pub fn spawn(helper: Option<(PathBuf, Token, Option<Handover>)>, asid: u32) -> io::Result<Self> {
         let (sender, messages) = sync_channel(MESSAGES_MAX);
         let (records, observed) = sync_channel(RECORDS_MAX);
         let ring_bytes = Arc::new(AtomicU64::new(0));
-        let (socket, first) = helper.unzip();
+        let (socket, first) = helper.map(|(socket, token, first)| ((socket, token), first)).unzip();
         let thread = Thread {
             sources: Sources::new(sources::Config { asid, ..sources::Config::default() }),
             eyes: Eyes {
@@ -75,14 +80,11 @@ impl Sampler {
             retry: RETRY_FIRST,
             retry_at: Instant::now(),
             ping_at: Instant::now(),
+            programs_at: Instant::now(),
             said: String::new(),
         };
-        let spawned = std::thread::Builder::new().name("pem-sampler".into()).spawn(move || thread.run(first.flatten()));
-        if let Err(error) = spawned {
-            // Its channel is closed then; the agent goes on with what the ring gives, which is nothing.
-            tracing::error!(%error, "cannot start the sampler thread");
-        }
-        Self { messages, records, ring_bytes }
+        std::thread::Builder::new().name("pem-sampler".into()).spawn(move || thread.run(first.flatten()))?;
+        Ok(Self { messages, records, ring_bytes })
     }
 
     /// A record about a process.
@@ -102,13 +104,14 @@ struct Ended;
 struct Thread {
     sources: Sources,
     eyes: Eyes,
-    socket: Option<PathBuf>,
+    socket: Option<(PathBuf, Token)>,
     to: SyncSender<Message>,
     records: Receiver<Vec<u8>>,
     ring_bytes: Arc<AtomicU64>,
     retry: Duration,
     retry_at: Instant,
     ping_at: Instant,
+    programs_at: Instant,
     said: String,
 }
 
@@ -171,7 +174,7 @@ impl Thread {
 
     /// Connects to the helper when there is none, and notices when it is gone.
     fn tend_helper(&mut self) -> Result<(), Ended> {
-        let Some(socket) = &self.socket else { return Ok(()) };
+        let Some((socket, token)) = &self.socket else { return Ok(()) };
         let now = Instant::now();
         if let Some(helper) = &mut self.eyes.helper {
             if self.eyes.failed.is_none() && now >= self.ping_at {
@@ -182,6 +185,17 @@ impl Thread {
                     Ok(_) | Err(_) => self.eyes.seen_ns = asked_ns,
                 }
             }
+            if self.eyes.failed.is_none() && now >= self.programs_at {
+                self.programs_at = now + PROGRAMS;
+                match helper.programs() {
+                    Ok(programs) => {
+                        let skipped = programs.iter().fold(0u64, |sum, stats| sum.saturating_add(stats.misses));
+                        self.to.send(Message::Skipped(skipped)).map_err(|_| Ended)?;
+                    }
+                    Err(error) if is_fatal(&error) => self.eyes.failed = Some(chain(&error)),
+                    Err(_) => {}
+                }
+            }
             return match self.eyes.failed.take() {
                 Some(reason) => self.detach(reason),
                 None => Ok(()),
@@ -190,7 +204,7 @@ impl Thread {
         if now < self.retry_at {
             return Ok(());
         }
-        match Helper::connect(socket, CONNECT_PATIENCE) {
+        match Helper::connect(socket, token, CONNECT_PATIENCE) {
             Ok(handover) => self.attach(handover),
             Err(error) => {
                 self.retry_at = Instant::now() + self.retry;

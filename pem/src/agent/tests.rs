@@ -71,6 +71,20 @@ fn contents(store: &Store) -> Vec<String> {
     batches.collect()
 }
 
+#[test]
+fn a_panic_of_a_thread_is_told_as_much_as_an_error() {
+    let failed = CancellationToken::new();
+    assert!(watched(failed.clone(), || Ok(())).is_ok());
+    assert!(!failed.is_cancelled());
+    let told = failed.clone();
+    let thread =
+        std::thread::spawn(move || watched(told, || -> Result<(), Error> { panic!("as the core must never") }));
+    assert!(thread.join().is_err() && failed.is_cancelled());
+    let failed = CancellationToken::new();
+    assert!(watched(failed.clone(), || Err::<(), _>(Error::Ended("sampler"))).is_err());
+    assert!(failed.is_cancelled());
+}
+
 async fn until(what: &str, mut reached: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !reached() {
@@ -177,7 +191,7 @@ async fn without_a_helper_it_samples_and_says_so() {
     let socket = dir.path().join("no-helper.sock");
     let record = dir.path().join("live.pxr");
     let config = Config {
-        capture: Capture::Helper { socket },
+        capture: Capture::Helper { socket, token: crate::probes::wire::Token::fresh() },
         record: Some(record.clone()),
         ..Config::new(Identity::detect(Some("test"), Some(5)))
     };

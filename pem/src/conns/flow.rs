@@ -2,7 +2,8 @@
 //!
 //! Two CPUs may write their records in either order, and records may be lost. A piece that comes too early waits until
 //! the piece before it comes or until it is clear that it will not. While one direction waits, pieces of the other that
-//! are later in time wait too: else a response would overtake its request.
+//! are later in time wait too: else a response would overtake its request. Pieces that come before it is known whose they are
+//! wait for that, as long as for a piece that is missing.
 
 use crate::protocols::Direction;
 
@@ -38,7 +39,7 @@ pub struct Piece<'a> {
 pub trait Deliver {
     fn data(&mut self, direction: Direction, bytes: &[u8], time_ns: u64);
     /// Bytes that were not copied (`lost` false) or for which no record came (`lost` true). The time of those is not
-    /// known; they are given that of the bytes before them.
+    /// known; they are given that of the bytes before them. 0 bytes: nobody knows how many.
     fn gap(&mut self, direction: Direction, bytes: u64, time_ns: u64, lost: bool);
 }
 
@@ -63,6 +64,8 @@ impl Held {
 pub struct Flow {
     send: Half,
     recv: Half,
+    /// It was told who speaks here, or not in time.
+    named: bool,
     /// By time. Empty for nearly all connections nearly always.
     held: Vec<Held>,
     held_bytes: usize,
@@ -85,6 +88,17 @@ impl Flow {
         }
     }
 
+    /// It is known who speaks here: what waited for that goes on.
+    pub fn name(&mut self, to: &mut impl Deliver) {
+        self.named = true;
+        self.drain(to);
+    }
+
+    /// Whether nothing has gone on yet.
+    pub fn untouched(&self) -> bool {
+        self.send.next.is_none() && self.recv.next.is_none()
+    }
+
     /// Bytes that wait.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
@@ -97,7 +111,7 @@ impl Flow {
 
     /// Takes a piece. `crowded` says that no more memory may be used for waiting.
     pub fn push(&mut self, piece: Piece<'_>, crowded: bool, to: &mut impl Deliver) {
-        if self.held.is_empty() && (self.follows(&piece) || crowded) {
+        if self.held.is_empty() && (self.named && self.follows(&piece) || crowded) {
             return self.play(piece, to);
         }
         let at = self.held.partition_point(|held| held.time_ns <= piece.time_ns);
@@ -113,6 +127,7 @@ impl Flow {
 
     /// Gives up waiting for what should have come before pieces of `before_ns` and earlier.
     pub fn give_up(&mut self, before_ns: u64, to: &mut impl Deliver) {
+        self.named |= self.held.first().is_some_and(|held| held.time_ns <= before_ns);
         while self.held.first().is_some_and(|held| held.time_ns <= before_ns) {
             self.play_held(0, to);
             self.drain(to);
@@ -133,6 +148,9 @@ impl Flow {
 
     /// Plays what need not wait.
     fn drain(&mut self, to: &mut impl Deliver) {
+        if !self.named {
+            return;
+        }
         while let Some(first) = self.held.first() {
             // The first may go; or one that came later but belongs before the first of its own direction.
             let direction = first.direction;
@@ -170,8 +188,9 @@ impl Flow {
         let Piece { direction, pos, total, payload, time_ns } = piece;
         let half = self.half(direction);
         let mut next = half.next.unwrap_or(pos);
-        let end = pos.saturating_add(total);
-        if end <= next && total > 0 {
+        // Positions that older kernel programs gave to what came before their 0 lie at the end of the numbers.
+        let end = pos.wrapping_add(total);
+        if end <= next && pos < next && total > 0 {
             // Seen already: a peek, or a retransmission as some hooks see it.
             half.before = half.before.saturating_add(1);
             if half.before < BEFORE_MAX {
@@ -186,6 +205,7 @@ impl Flow {
         let before_ns = if before_ns == 0 { time_ns } else { before_ns };
         if pos > next {
             let missing = pos - next;
+            // A jump of the counter hides nobody knows how many.
             to.gap(direction, if missing > GAP_BYTES_MAX { 0 } else { missing }, before_ns, true);
         }
         let seen = usize::try_from(next.saturating_sub(pos)).unwrap_or(usize::MAX);
@@ -226,9 +246,42 @@ mod tests {
         Piece { direction: Direction::Send, ..recv(pos, payload, time_ns) }
     }
 
+    /// A flow of which it is known whose it is.
+    fn named() -> Flow {
+        Flow { named: true, ..Flow::default() }
+    }
+
+    #[test]
+    fn what_comes_before_the_name_waits_for_it_but_not_for_long() {
+        let (mut flow, mut log) = (Flow::default(), Log::default());
+        flow.push(recv(100, b"a", 10), false, &mut log);
+        flow.push(send(7, b"b", 20), false, &mut log);
+        assert!(log.0.is_empty() && flow.untouched());
+        flow.name(&mut log);
+        flow.push(recv(101, b"c", 30), false, &mut log);
+        assert_eq!(log.0, ["Recv a", "Send b", "Recv c"]);
+
+        let (mut flow, mut log) = (Flow::default(), Log::default());
+        flow.push(recv(100, b"a", 10), false, &mut log);
+        flow.give_up(9, &mut log);
+        assert!(log.0.is_empty());
+        flow.give_up(10, &mut log);
+        flow.push(recv(101, b"c", 30), false, &mut log);
+        assert_eq!(log.0, ["Recv a", "Recv c"], "it waits once");
+    }
+
+    #[test]
+    fn a_position_at_the_end_of_the_numbers_leads_on_to_the_beginning() {
+        let (mut flow, mut log) = (named(), Log::default());
+        flow.start();
+        flow.push(recv(u64::MAX - 3, b"abcdef", 1), true, &mut log);
+        flow.push(recv(2, b"xy", 2), false, &mut log);
+        assert_eq!(log.0, ["Recv lost 0", "Recv abcdef", "Recv xy"]);
+    }
+
     #[test]
     fn pieces_out_of_order_wait_and_hold_the_other_direction() {
-        let (mut flow, mut log) = (Flow::default(), Log::default());
+        let (mut flow, mut log) = (named(), Log::default());
         flow.start();
         flow.push(recv(3, b"def", 20), false, &mut log);
         flow.push(send(0, b"answer", 30), false, &mut log);
@@ -240,7 +293,7 @@ mod tests {
 
     #[test]
     fn what_does_not_come_is_a_gap_after_a_while() {
-        let (mut flow, mut log) = (Flow::default(), Log::default());
+        let (mut flow, mut log) = (named(), Log::default());
         flow.push(recv(100, b"abc", 10), false, &mut log);
         flow.push(recv(110, b"xyz", 20), false, &mut log);
         flow.push(send(7, b"late", 30), false, &mut log);
@@ -252,7 +305,7 @@ mod tests {
 
     #[test]
     fn bytes_not_copied_are_skipped_and_repeats_are_dropped() {
-        let (mut flow, mut log) = (Flow::default(), Log::default());
+        let (mut flow, mut log) = (named(), Log::default());
         flow.push(Piece { total: 10, ..recv(0, b"abc", 1) }, false, &mut log);
         flow.push(recv(0, b"abc", 2), false, &mut log);
         flow.push(recv(8, b"89ab", 3), false, &mut log);
@@ -261,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_count_that_starts_anew_is_followed_after_some_pieces() {
-        let (mut flow, mut log) = (Flow::default(), Log::default());
+        let (mut flow, mut log) = (named(), Log::default());
         flow.push(recv(1000, b"x", 0), false, &mut log);
         for n in 0..20 {
             flow.push(recv(n, b"y", n), false, &mut log);
@@ -272,14 +325,14 @@ mod tests {
 
     #[test]
     fn waiting_is_bounded() {
-        let (mut flow, mut log) = (Flow::default(), Log::default());
+        let (mut flow, mut log) = (named(), Log::default());
         flow.start();
         let payload = vec![b'x'; 9000];
         for n in 1..200 {
             flow.push(recv(n * 20_000, &payload, n), false, &mut log);
             assert!(flow.held_bytes() <= HELD_BYTES_MAX && flow.held.len() <= HELD_PIECES_MAX);
         }
-        let (mut flow, mut log) = (Flow::default(), Log::default());
+        let (mut flow, mut log) = (named(), Log::default());
         flow.start();
         flow.push(recv(5, b"x", 0), true, &mut log);
         assert_eq!(log.0, ["Recv lost 5", "Recv x"]);
@@ -313,7 +366,7 @@ mod tests {
                     panic!("gap of {bytes}");
                 }
             }
-            let (mut flow, mut got) = (Flow::default(), Bytes(Vec::new()));
+            let (mut flow, mut got) = (named(), Bytes(Vec::new()));
             flow.start();
             for piece in pieces {
                 flow.push(piece, false, &mut got);

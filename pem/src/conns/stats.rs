@@ -93,7 +93,7 @@ impl Groups {
         }
         let Some(sums) = self.sums.get_mut(&key) else { return false };
         let (more_sent, more_received) = (sent.saturating_sub(counted.sent), received.saturating_sub(counted.received));
-        sums.changed |= more_sent + more_received > 0;
+        sums.changed |= more_sent > 0 || more_received > 0;
         sums.sent = sums.sent.saturating_add(more_sent);
         sums.received = sums.received.saturating_add(more_received);
         (counted.sent, counted.received) = (sent.max(counted.sent), received.max(counted.received));

@@ -19,6 +19,9 @@ use crate::upid::Upid;
 /// Processes that are remembered: the default `pid_max` of small machines. Those with more lose the metadata of the rest.
 const PROCESSES_MAX: usize = 32_768;
 
+/// Bytes of their texts. Some 300 for each are usual; what a recording claims must not take more memory than this.
+const TEXTS_BYTES_MAX: usize = 64 << 20;
+
 /// Processes that are remembered to be gone, for connections whose end was lost.
 const ENDED_MAX: usize = 4096;
 
@@ -43,6 +46,8 @@ enum Ended {
 #[derive(Debug, Default)]
 pub struct Processes {
     known: BTreeMap<(u32, u64), Known>,
+    /// Of all that are known.
+    texts_bytes: usize,
     any_changed: bool,
     told_ns: u64,
     ended: BTreeSet<(u32, u64)>,
@@ -74,23 +79,24 @@ impl Processes {
         if self.ended.contains(&key) {
             return;
         }
-        let full = self.known.len() >= PROCESSES_MAX;
-        match self.known.get_mut(&key) {
-            Some(known) => {
-                let same = Process { time_ns: known.process.time_ns, ..process.clone() } == known.process;
-                if !same {
-                    *known = Known { process, changed: true };
-                    self.any_changed = true;
-                }
-            }
-            None if full => {
-                ledger.add(Source::Store, "processes", "processes_full", 1, 0);
-            }
-            None => {
-                self.known.insert(key, Known { process, changed: true });
-                self.any_changed = true;
-            }
+        let before = self.known.get(&key);
+        if before.is_some_and(|known| Process { time_ns: known.process.time_ns, ..process.clone() } == known.process) {
+            return;
         }
+        let others = self.known.len() - usize::from(before.is_some());
+        let texts = self.texts_bytes - before.map_or(0, |known| texts_bytes(&known.process)) + texts_bytes(&process);
+        if others >= PROCESSES_MAX || texts > TEXTS_BYTES_MAX {
+            return ledger.add(Source::Store, "processes", "processes_full", 1, 0);
+        }
+        self.texts_bytes = texts;
+        self.known.insert(key, Known { process, changed: true });
+        self.any_changed = true;
+    }
+
+    fn forget(&mut self, key: (u32, u64)) -> Option<Process> {
+        let known = self.known.remove(&key)?;
+        self.texts_bytes -= texts_bytes(&known.process);
+        Some(known.process)
     }
 
     /// A program was replaced: what the kernel says of it, until `/proc` says more.
@@ -103,6 +109,10 @@ impl Processes {
         rows: &mut dyn Rows,
     ) {
         let upid = machine.upid(exec.process);
+        // It lives, whatever was heard of it: older kernel programs took the end of its main thread for its own.
+        if self.ended.remove(&(upid.pid, upid.start_ticks)) {
+            self.ended_order.retain(|key| *key != (upid.pid, upid.start_ticks));
+        }
         let before = self.known.get(&(upid.pid, upid.start_ticks)).map(|known| known.process.clone());
         let filename = record::text(filename);
         let process = Process {
@@ -122,9 +132,9 @@ impl Processes {
     pub fn exit(&mut self, machine: &Machine, exit: &ProcExit, rows: &mut dyn Rows) {
         let upid = machine.upid(exit.process);
         let code = if exit.signal != 0 { 128 + exit.signal as i64 } else { exit.exit_code as i64 };
-        let known = self.known.remove(&(upid.pid, upid.start_ticks));
+        let known = self.forget((upid.pid, upid.start_ticks));
         self.note_ended((upid.pid, upid.start_ticks));
-        let process = known.map(|known| known.process).unwrap_or_else(|| Process {
+        let process = known.unwrap_or_else(|| Process {
             pid: upid.pid,
             start_ticks: upid.start_ticks,
             comm: record::text(&exit.comm).into_owned(),
@@ -135,9 +145,9 @@ impl Processes {
 
     /// A process is not there any more, and nobody saw how it ended.
     pub fn gone(&mut self, machine: &Machine, pid: u32, start_ticks: u64, time_ns: u64, rows: &mut dyn Rows) {
-        if let Some(known) = self.known.remove(&(pid, start_ticks)) {
+        if let Some(process) = self.forget((pid, start_ticks)) {
             self.note_ended((pid, start_ticks));
-            tell(machine, &known.process, time_ns, Ended::Yes(None), rows);
+            tell(machine, &process, time_ns, Ended::Yes(None), rows);
         }
     }
 
@@ -164,6 +174,12 @@ impl Processes {
             }
         }
     }
+}
+
+/// Bytes of what is kept as text.
+fn texts_bytes(process: &Process) -> usize {
+    let Process { comm, exe, cmdline, cgroup, container_id, pod_id, systemd_unit, .. } = process;
+    [comm, exe, cmdline, cgroup, container_id, pod_id, systemd_unit].iter().map(|text| text.len()).sum()
 }
 
 /// The kernel's number for no user: stands for one that is not known, since 0 would say root.

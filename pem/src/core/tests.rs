@@ -1,6 +1,7 @@
 //! The core as a whole: records in, tables out.
 
 mod gaps;
+mod later;
 mod world;
 
 use std::sync::Arc;
@@ -244,12 +245,12 @@ fn ring_losses_are_told_once_and_gaps_only_where_unexplained() {
         world.skip_to(seq);
         world.recv(9, b"x");
     }
-    world.core.apply(Input::Loss(Loss { time_ns: 0, cpu: 0, slots }));
-    world.core.apply(Input::Loss(Loss { time_ns: 0, cpu: 0, slots }));
+    world.core.apply(Input::Loss(Loss { slots, ..Loss::default() }));
+    world.core.apply(Input::Loss(Loss { slots, ..Loss::default() }));
     world.seconds(1);
     world.skip_to(20);
     world.recv(9, b"x");
-    world.core.apply(Input::Loss(Loss { time_ns: 0, cpu: 0, slots }));
+    world.core.apply(Input::Loss(Loss { slots, ..Loss::default() }));
     world.seconds(1);
     let store = world.finish();
     let told: Vec<_> = texts(&store, "data_loss", "reason")
@@ -261,6 +262,97 @@ fn ring_losses_are_told_once_and_gaps_only_where_unexplained() {
     let told: Vec<_> = told.iter().map(|((reason, events), bytes)| (reason.as_str(), *events, *bytes)).collect();
     assert_eq!(told, [("ring_full", 3, 700), ("payload_fault", 2, 0), ("sequence_gap", 4, 0)]);
     assert_eq!(texts(&store, "data_loss", "agent")[0], "testhost");
+}
+
+#[test]
+fn skipped_runs_of_programs_are_told() {
+    let mut world = World::new();
+    for skipped in [2, 2, 5] {
+        let mut slots = [0; counter::SLOTS];
+        slots[counter::RUNS_SKIPPED] = skipped;
+        world.core.apply(Input::Loss(Loss { slots, ..Loss::default() }));
+        world.seconds(1);
+    }
+    let store = world.finish();
+    assert_eq!(texts(&store, "data_loss", "reason"), ["program_skipped", "program_skipped"]);
+    assert_eq!(ints(&store, "data_loss", "events"), [2, 3]);
+}
+
+#[test]
+fn counters_at_the_end_of_the_numbers_are_survived() {
+    let mut world = World::new();
+    let conn = world.server(1, [10, 0, 0, 9], 1);
+    for cpu in 0..3 {
+        world.core.apply(Input::Loss(Loss { cpu, slots: [u64::MAX; counter::SLOTS], ..Loss::default() }));
+    }
+    world.stats(conn, u64::MAX, u64::MAX);
+    world.stats(conn, u64::MAX - 1, 1);
+    world.core.apply(Input::AgentSample(AgentSample { component: "pem".into(), ..AgentSample::default() }));
+    world.core.apply(gaps::gap(0, 1, true));
+    world.core.apply(Input::Loss(Loss { slots: [u64::MAX; counter::SLOTS], ..Loss::default() }));
+    world.core.apply(Input::AgentSample(AgentSample { component: "pem".into(), ..AgentSample::default() }));
+    world.seconds(2);
+    assert_eq!(ints(&world.finish(), "agent_stats", "events_lost").len(), 2);
+}
+
+#[test]
+fn texts_of_processes_are_bounded_in_size() {
+    let mut world = World::new();
+    let text = "x".repeat(1 << 20);
+    for pid in 0..100 {
+        let process = Process { pid, start_ticks: 1, cgroup: text.clone(), ..Process::default() };
+        world.core.apply(Input::Process(Box::new(process)));
+    }
+    // One that ends makes room for another.
+    world.core.apply(Input::ProcessGone { time_ns: 1, pid: 0, start_ticks: 1 });
+    world.core.apply(Input::Process(Box::new(Process { pid: 100, cgroup: text.clone(), ..Process::default() })));
+    world.seconds(1);
+    let store = world.finish();
+    let told = column(&store, "processes", "pid").len();
+    assert_eq!(told, 65, "64 MiB, and the one that ended");
+    assert_eq!(ints(&store, "data_loss", "events"), [36]);
+}
+
+#[test]
+fn a_program_that_calls_exec_off_its_main_thread_lives_on() {
+    let mut world = World::new();
+    world.exec("old", "/bin/old");
+    // Its main thread ends, as older kernel programs told it.
+    world.exit(0, 0);
+    world.exec("new", "/bin/new");
+    world.seconds(2);
+    world.exit(4, 0);
+    // The same end, told twice.
+    world.exit(4, 0);
+    world.seconds(2);
+    let store = world.finish();
+    assert_eq!(texts(&store, "processes", "comm"), ["old", "new", "new"]);
+    assert_eq!(column(&store, "processes", "exit_code"), ["0", "", "4"]);
+    assert_eq!(ints(&store, "proc_exit_events", "exit_code"), [0, 4]);
+}
+
+#[test]
+fn what_may_not_be_read_of_a_process_is_null() {
+    let mut world = World::new();
+    world.core.apply(Input::ProcessSample(ProcessSample { pid: 7, rchar_bytes: Some(5), ..ProcessSample::default() }));
+    world.tick();
+    let store = world.finish();
+    assert_eq!(column(&store, "process_stats", "rchar_bytes"), ["5"]);
+    assert_eq!(column(&store, "process_stats", "write_bytes"), [""]);
+}
+
+#[test]
+fn the_last_sums_become_rows_when_no_input_follows() {
+    let mut world = World::new();
+    let conn = world.server(1, [10, 0, 0, 9], 1);
+    world.recv(conn, REQUEST);
+    world.exec("job", "/bin/job");
+    world.tick();
+    assert_eq!(column(&world.store, "conn_stats", "time_").len(), 0);
+    world.core.finish();
+    let store = world.finish();
+    assert_eq!(ints(&store, "conn_stats", "bytes_recv"), [REQUEST.len() as i64]);
+    assert_eq!(texts(&store, "processes", "comm"), ["job"]);
 }
 
 #[test]
@@ -423,7 +515,7 @@ fn lively(seed: u64, apply: &mut dyn FnMut(Input<'_>)) {
                 ..Process::default()
             })));
             apply(Input::ProcessSample(ProcessSample { pid, time_ns: world.now_ns, ..ProcessSample::default() }));
-            apply(Input::Loss(Loss { cpu: random(4) as u32, slots: [step; counter::SLOTS], time_ns: 0 }));
+            apply(Input::Loss(Loss { cpu: random(4) as u32, slots: [step; counter::SLOTS], ..Loss::default() }));
             apply(Input::AgentSample(AgentSample {
                 component: "pem".into(),
                 time_ns: world.now_ns,

@@ -16,7 +16,7 @@ use super::{
     counters::Counters,
     load::ProgramStats,
     ring::Reader,
-    wire::{self, Hello, ProcessFacts, ProcessRef, Request, Response, Want},
+    wire::{self, Greeting, Hello, ProcessFacts, ProcessRef, Request, Response, Token, Want},
 };
 
 /// How often a helper that is not there yet is tried again.
@@ -31,7 +31,9 @@ pub enum Error {
     Absent { path: PathBuf, source: io::Error },
     #[error("the probe helper ended or does not answer")]
     Gone(#[source] io::Error),
-    #[error("the probe helper refused this user: it serves only the user it was started for")]
+    #[error(
+        "the probe helper refused this process: it serves only the user it was started for, and the PEM that `px up` started with it"
+    )]
     Denied,
     #[error("the probe helper is of another version ({theirs}, this is {ours}): start both from one build")]
     Version { theirs: u32, ours: u32 },
@@ -61,7 +63,7 @@ pub struct Handover {
 
 impl Helper {
     /// Connects, waiting up to `timeout` for the helper to be there, and takes ring and counters.
-    pub fn connect(path: &Path, timeout: Duration) -> Result<Handover, Error> {
+    pub fn connect(path: &Path, token: &Token, timeout: Duration) -> Result<Handover, Error> {
         let deadline = Instant::now() + timeout;
         let stream = loop {
             match UnixStream::connect(path) {
@@ -75,6 +77,8 @@ impl Helper {
         let left = deadline.saturating_duration_since(Instant::now()).max(RETRY);
         stream.set_read_timeout(Some(left)).map_err(Error::Gone)?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(Error::Gone)?;
+        // One that refuses us unheard has closed already; it shows below.
+        let _ = wire::write(&stream, &Greeting { token: token.clone() });
         let (hello, fds) = receive_hello(&stream)?;
         if hello.version != wire::VERSION {
             return Err(Error::Version { theirs: hello.version, ours: wire::VERSION });
@@ -130,7 +134,11 @@ fn receive_hello(stream: &UnixStream) -> Result<(Hello, Vec<OwnedFd>), Error> {
     let got = {
         let mut parts = [IoSliceMut::new(&mut len)];
         let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)
-            .map_err(|error| Error::Gone(error.into()))?;
+            .map_err(|error| match error {
+                // Closed with our greeting unread.
+                nix::errno::Errno::ECONNRESET => Error::Denied,
+                error => Error::Gone(error.into()),
+            })?;
         for control in message.cmsgs().map_err(|error| Error::Gone(error.into()))? {
             if let ControlMessageOwned::ScmRights(raw) = control {
                 // SAFETY: the kernel has just made these descriptors for us, and nobody else knows their numbers.

@@ -11,12 +11,14 @@ use std::{
 use ebpf_abi::{CPUS_MAX, CpuCounters, counter};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::ring::page_size;
+use super::{load::possible_cpus, ring::page_size};
 
 /// A view of the counters that is always up to date.
 pub struct Counters {
     at: NonNull<libc::c_void>,
     len: usize,
+    /// CPUs that this machine may have.
+    cpus: u32,
 }
 
 // SAFETY: read-only shared memory, read through atomics.
@@ -31,7 +33,7 @@ impl Counters {
         let size = NonZeroUsize::new(len).expect("not zero");
         // SAFETY: a fresh mapping at a place the kernel picks.
         let at = unsafe { mmap(None, size, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, fd.as_fd(), 0) }?;
-        Ok(Self { at, len })
+        Ok(Self { at, len, cpus: possible_cpus().min(CPUS_MAX) })
     }
 
     /// Counters of one CPU; zeros beyond `CPUS_MAX`.
@@ -51,7 +53,7 @@ impl Counters {
     /// Sum over all CPUs. `RECORDS` is the number of records that were wanted; those of them lost are `LOST_RING_FULL`.
     pub fn sum(&self) -> CpuCounters {
         let mut sum = CpuCounters::default();
-        for cpu in 0..CPUS_MAX {
+        for cpu in 0..self.cpus {
             for (total, value) in sum.slots.iter_mut().zip(self.cpu(cpu).slots) {
                 *total = total.wrapping_add(value);
             }
@@ -61,7 +63,7 @@ impl Counters {
 
     /// CPUs that have counted anything.
     pub fn active(&self) -> impl Iterator<Item = (u32, CpuCounters)> + '_ {
-        (0..CPUS_MAX).map(|cpu| (cpu, self.cpu(cpu))).filter(|(_, counters)| *counters != CpuCounters::default())
+        (0..self.cpus).map(|cpu| (cpu, self.cpu(cpu))).filter(|(_, counters)| *counters != CpuCounters::default())
     }
 }
 

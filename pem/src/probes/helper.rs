@@ -11,20 +11,27 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     time::{Duration, Instant},
 };
+
+use ebpf_abi::counter;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt::PeerCredentials};
 
 use super::{
+    counters::Counters,
     load::{self, Capture, ProbeStatus, Probes, Survey},
     privileges::{self, capability},
     procfs,
-    wire::{self, Hello, Request, Response},
+    wire::{self, Greeting, Hello, Request, Response, Token, Told},
 };
 
 /// A client that begins a frame must end it in this time, and take its answer in it.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client must say who it is in this time: until then no other is served.
+const GREETING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The walks may take one part in so many of the time; on a machine with very many open files they come less often.
 const SURVEY_SHARE: u32 = 200;
@@ -36,6 +43,8 @@ pub struct HelperConfig {
     pub socket_path: PathBuf,
     /// The user that may connect: the one the PEM runs as.
     pub allowed_uid: u32,
+    /// What it must show.
+    pub token: Token,
     /// What to load.
     pub load: load::Config,
     /// Process id of the supervisor. The helper ends with it; it and all it started are not traced.
@@ -51,6 +60,8 @@ pub enum Error {
     Listen { path: PathBuf, source: io::Error },
     #[error("{} exists and is not a socket: remove it, or choose another place", path.display())]
     Occupied { path: PathBuf },
+    #[error("cannot read the programs' counters")]
+    Counters(#[source] io::Error),
     #[error("cannot tie the helper to its supervisor")]
     Tie(#[source] io::Error),
     #[error("cannot give up privileges")]
@@ -67,6 +78,11 @@ pub struct Helper {
     listener: UnixListener,
     config: HelperConfig,
     attached_ns: u64,
+    counters: Counters,
+    /// See [`Hello::told`].
+    told: Vec<Told>,
+    /// Has the thread that goes through open sockets do so at once.
+    survey: Option<SyncSender<()>>,
 }
 
 /// Starts the helper and serves until it is killed.
@@ -97,14 +113,18 @@ impl Helper {
             keep.push(capability::BPF);
         }
         privileges::keep_only(&keep).map_err(Error::Drop)?;
-        if let Some(survey) = probes.take_survey() {
+        let counters = probes.counters().try_clone_to_owned().and_then(Counters::new).map_err(Error::Counters)?;
+        let mut survey = None;
+        if let Some(sockets) = probes.take_survey() {
             let period = config.load.survey_period;
+            let (sender, wanted) = sync_channel(1);
             std::thread::Builder::new()
                 .name("survey".to_owned())
-                .spawn(move || survey_for_ever(&survey, period))
+                .spawn(move || survey_for_ever(&sockets, period, &wanted))
                 .map_err(Error::Survey)?;
+            survey = Some(sender);
         }
-        Ok(Self { probes, listener, config, attached_ns })
+        Ok(Self { probes, listener, config, attached_ns, counters, told: Vec::new(), survey })
     }
 
     /// The tier in use.
@@ -125,15 +145,38 @@ impl Helper {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(Error::Accept(error)),
             };
+            if let Err(error) = self.admit(&stream) {
+                tracing::warn!(%error, "a client of the helper was refused");
+                continue;
+            }
             if let Err(error) = self.serve_one(&stream)
                 && error.kind() != io::ErrorKind::UnexpectedEof
             {
                 tracing::warn!(%error, "a client of the helper was let go");
             }
+            self.reader_gone();
         }
     }
 
-    fn serve_one(&mut self, stream: &UnixStream) -> io::Result<()> {
+    /// Whoever comes next is told of each connection again: at once of those that are open, since what waits in the ring for
+    /// him may be of those, and he shall know whose it is.
+    fn reader_gone(&mut self) {
+        let skipped: u64 = self.probes.stats().iter().map(|stats| stats.misses).sum();
+        self.told = self.counters.active().map(|(cpu, counters)| Told { cpu, slots: counters.slots }).collect();
+        if let Some(first) = self.told.iter_mut().find(|told| told.cpu == 0) {
+            first.slots[counter::RUNS_SKIPPED] = skipped;
+        }
+        if let Err(error) = self.probes.forget_reader() {
+            tracing::warn!(%error, "the next reader will not be told of connections that are open now");
+        }
+        if let Some(survey) = &self.survey {
+            // One that is asked for already does as well.
+            let _ = survey.try_send(());
+        }
+    }
+
+    /// Looks who it is.
+    fn admit(&self, stream: &UnixStream) -> io::Result<()> {
         let peer = getsockopt(stream, PeerCredentials)?;
         if peer.uid() != self.config.allowed_uid {
             return Err(io::Error::new(
@@ -146,6 +189,19 @@ impl Helper {
                 ),
             ));
         }
+        stream.set_read_timeout(Some(GREETING_TIMEOUT))?;
+        let greeting: Greeting = wire::read(stream)?;
+        if !greeting.token.matches(&self.config.token) {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("refused process {}: it was not started by this helper's supervisor", peer.pid()),
+            ));
+        }
+        Ok(())
+    }
+
+    fn serve_one(&mut self, stream: &UnixStream) -> io::Result<()> {
+        let peer = getsockopt(stream, PeerCredentials)?;
         // Usually known already as a child of the supervisor.
         let _ = self.probes.ignore(&[peer.pid() as u32]);
         stream.set_write_timeout(Some(FRAME_TIMEOUT))?;
@@ -155,6 +211,7 @@ impl Helper {
             self.config.load.ring_bytes,
             self.attached_ns,
             self.probes.statuses().to_vec(),
+            self.told.clone(),
         );
         send_with(stream, &wire::frame(&hello)?, &[self.probes.ring(), self.probes.counters()])?;
         loop {
@@ -187,15 +244,18 @@ impl Helper {
     }
 }
 
-/// Goes through all open sockets at once, and then every `period`.
-fn survey_for_ever(survey: &Survey, period: Duration) {
+/// Goes through all open sockets at once, and then every `period`, or when it is wanted.
+fn survey_for_ever(survey: &Survey, period: Duration, wanted: &Receiver<()>) {
     loop {
         let start = Instant::now();
         if let Err(error) = survey.run() {
             tracing::warn!(%error, "cannot go through open sockets, so silent connections are told late");
             return;
         }
-        std::thread::sleep(period.max(start.elapsed() * SURVEY_SHARE));
+        match wanted.recv_timeout(period.max(start.elapsed() * SURVEY_SHARE)) {
+            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
     }
 }
 

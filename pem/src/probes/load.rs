@@ -10,7 +10,7 @@ use std::{
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{HashMap, Map},
+    maps::{Array, HashMap, Map},
     programs::{Program, ProgramError},
 };
 use ebpf_abi::{Offsets, RING_BYTES, Settings, protocol};
@@ -108,14 +108,18 @@ const fn typed(name: &'static str, tracepoint: &'static str) -> ProgramSpec {
     ProgramSpec { name, hook: Hook::Typed(tracepoint) }
 }
 
-// State before calls: a connection made while these are attached is then seen from its beginning.
-const SOCKET: [ProgramSpec; 3] = [
+// State before calls: a connection made while these are attached is then seen from its beginning. Before it the end of
+// sockets, which tells what state leaves to it.
+const SOCKET: [ProgramSpec; 4] = [
+    typed("socket_end", "tcp_destroy_sock"),
     typed("socket_state", "inet_sock_set_state"),
     typed("socket_recv", "sock_recv_length"),
     typed("socket_send", "sock_send_length"),
 ];
-const SYS_EXIT: [ProgramSpec; 2] = [typed("call_state", "inet_sock_set_state"), typed("sys_exit", "sys_exit")];
-const SYSCALLS: [ProgramSpec; 3] = [
+const SYS_EXIT: [ProgramSpec; 3] =
+    [typed("call_end", "tcp_destroy_sock"), typed("call_state", "inet_sock_set_state"), typed("sys_exit", "sys_exit")];
+const SYSCALLS: [ProgramSpec; 4] = [
+    typed("call_end", "tcp_destroy_sock"),
     typed("call_state", "inet_sock_set_state"),
     ProgramSpec { name: "call_exit", hook: Hook::Exit },
     ProgramSpec { name: "call_enter", hook: Hook::Enter },
@@ -338,6 +342,14 @@ impl Probes {
         ignore(map, pids)
     }
 
+    /// The reader of the ring has gone: whoever comes next is told again of each connection when it next moves bytes, ends,
+    /// or is met by the survey.
+    pub fn forget_reader(&mut self) -> io::Result<()> {
+        let map = self.ebpf.map_mut("READER").expect("checked when opened");
+        let mut reader: Array<_, u64> = Array::try_from(map).map_err(io::Error::other)?;
+        reader.set(0, super::wire::clocks().0, 0).map_err(io::Error::other)
+    }
+
     /// The survey, to be run by whoever has time for it; once.
     pub fn take_survey(&mut self) -> Option<Survey> {
         self.survey.take()
@@ -377,7 +389,7 @@ fn open(object: &[u8], config: &Config, tier: Capture, offsets: &Offsets, btf: &
         .override_global("CALLS", privileges::bytes_of(&calls), true)
         .override_global("SETTINGS", privileges::bytes_of(&settings), true)
         .map_max_entries("RING", config.ring_bytes)
-        .map_max_entries("SCRATCH", 2 * possible_cpus().min(ebpf_abi::CPUS_MAX));
+        .map_max_entries("SCRATCH", 2 * possible_cpus());
     if tier == Capture::Socket {
         // The state is in the sockets; these tables stay empty.
         loader.map_max_entries("CONNS", 1).map_max_entries("ENTERED", 1);
@@ -389,6 +401,9 @@ fn open(object: &[u8], config: &Config, tier: Capture, offsets: &Offsets, btf: &
     }
     if !matches!(ebpf.map("COUNTERS"), Some(Map::Array(_))) {
         return Err(foreign("array COUNTERS"));
+    }
+    if !matches!(ebpf.map("READER"), Some(Map::Array(_))) {
+        return Err(foreign("array READER"));
     }
     let ignored = ebpf.map_mut("IGNORED").ok_or_else(|| foreign("map IGNORED"))?;
     ignore(ignored, &config.ignore_pids).map_err(|error| Error::Maps(chain(&error)))?;
@@ -490,7 +505,8 @@ pub(super) fn kernel_version() -> Option<(u32, u32)> {
     Some((numbers.next()?, numbers.next()?))
 }
 
-fn possible_cpus() -> u32 {
+/// CPUs that this machine may ever have.
+pub(super) fn possible_cpus() -> u32 {
     // "0-3", "0,2-5": the last number is the highest.
     let list = std::fs::read_to_string(Path::new("/sys/devices/system/cpu/possible")).unwrap_or_default();
     list.trim()

@@ -58,10 +58,12 @@ pub fn find(btf: &Btf) -> Result<Offsets, Missing> {
         // The name before Linux 5.5, kept by some older distribution kernels.
         task_start_boottime: need("task_struct", "start_boottime")
             .or_else(|_| need("task_struct", "real_start_time"))?,
-        task_pid: need("task_struct", "pid")?,
         task_tgid: need("task_struct", "tgid")?,
         task_flags: need("task_struct", "flags")?,
         task_exit_code: need("task_struct", "exit_code")?,
+        task_comm: need("task_struct", "comm")?,
+        task_signal: need("task_struct", "signal")?,
+        signal_live: need("signal_struct", "live")?,
         task_files: need("task_struct", "files")?,
         files_fdt: need("files_struct", "fdt")?,
         fdtable_max_fds: need("fdtable", "max_fds")?,

@@ -1,7 +1,8 @@
 //! What the helper and the PEM say to one another: frames of a length and JSON over a Unix socket.
 //!
-//! The helper speaks first: [`Hello`], with the descriptors of ring and counters (in this order) beside it. Then each
-//! [`Request`] gets one [`Response`]. There is no request that changes anything.
+//! The PEM speaks first: [`Greeting`], which shows that the supervisor of both made it. The helper answers with [`Hello`], and
+//! the descriptors of ring and counters (in this order) beside it. Then each [`Request`] gets one [`Response`]. There is no
+//! request that changes anything.
 
 use std::io::{self, Read, Write};
 
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::load::{Capture, ProbeStatus, ProgramStats};
 
 /// Raised with any change of the messages below.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Most bytes of a frame. An answer about [`PROCESSES_MAX`] processes with their limits stays below.
 pub const FRAME_MAX: u32 = 8 << 20;
 /// Processes one request may ask about.
@@ -22,6 +23,37 @@ pub const FDS_MAX: usize = 1024;
 pub const MAPS_MAX: usize = 256;
 /// Bytes of names in one answer; beyond, only counts are told.
 pub const NAMES_MAX: usize = 4 << 20;
+
+/// First message of the PEM. Never shown: what is in it opens the ring.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Greeting {
+    pub token: Token,
+}
+
+/// A secret that the supervisor gives to its children, so that other processes of the PEM's user (which may be `nobody`, whom
+/// others use too) are not handed what the whole machine says. It comes by their standard input, and the PEM can be looked into
+/// by root alone.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token(String);
+
+impl Token {
+    /// 128 random bits.
+    pub fn fresh() -> Self {
+        Self(format!("{:032x}", rand::random::<u128>()))
+    }
+
+    /// Compares in a time that does not tell how much is alike.
+    pub(super) fn matches(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.0.as_bytes(), other.0.as_bytes());
+        ours.len() == theirs.len() && ours.iter().zip(theirs).fold(0, |unlike, (a, b)| unlike | (a ^ b)) == 0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(not shown)")
+    }
+}
 
 /// First message of the helper.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,6 +83,17 @@ pub struct Hello {
     pub attached_ns: u64,
     /// What became of each program.
     pub probes: Vec<ProbeStatus>,
+    /// The counters as they stood when the reader before this one went: what they had counted was its to tell. Empty for the
+    /// first.
+    pub told: Vec<Told>,
+}
+
+/// Counters of one CPU at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    pub cpu: u32,
+    /// By [`ebpf_abi::counter`].
+    pub slots: [u64; ebpf_abi::counter::SLOTS],
 }
 
 impl Hello {
@@ -60,6 +103,7 @@ impl Hello {
         ring_bytes: u32,
         attached_ns: u64,
         probes: Vec<ProbeStatus>,
+        told: Vec<Told>,
     ) -> Self {
         let (boottime_ns, realtime_ns) = clocks();
         Self {
@@ -75,6 +119,7 @@ impl Hello {
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
             attached_ns,
             probes,
+            told,
         }
     }
 }
@@ -189,6 +234,14 @@ pub(super) fn read<T: DeserializeOwned>(mut from: impl Read) -> io::Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_differ_and_are_not_shown() {
+        let (one, other) = (Token::fresh(), Token::fresh());
+        assert!(one.matches(&one.clone()) && !one.matches(&other));
+        assert!(!one.matches(&Token(one.0[1..].to_owned())));
+        assert!(!format!("{one:?}").contains(&one.0));
+    }
 
     #[test]
     fn a_frame_comes_back_as_it_was_and_a_cut_or_huge_one_is_refused() {

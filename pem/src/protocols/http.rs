@@ -27,7 +27,7 @@ use pem_tables::catalog::HTTP_EVENTS;
 use self::decoder::Decoder;
 use self::head::Side;
 use self::stitch::{Requests, Responses, Stitcher, Verdict};
-use super::{Context, Direction, Parser, Protocol};
+use super::{Context, Direction, End, Parser, Protocol};
 use crate::core::loss::Source;
 
 pub use self::fuzz::fuzz;
@@ -90,6 +90,7 @@ impl Http {
                 request: Decoder::new(Side::Request, joined),
                 response: Decoder::new(Side::Response, joined),
             });
+            self.stitcher.role = self.role().unwrap_or(role::UNKNOWN);
         }
         self.halves.as_mut()
     }
@@ -98,7 +99,7 @@ impl Http {
         let verdict = std::mem::take(&mut self.stitcher.verdict);
         let Some(halves) = &mut self.halves else { return };
         match verdict {
-            Verdict::Nothing => {}
+            Verdict::Nothing | Verdict::NoBody => {}
             Verdict::Opaque => {
                 halves.request.make_opaque();
                 halves.response.make_opaque();
@@ -123,7 +124,14 @@ impl Parser for Http {
         }
         let Self { halves: Some(halves), stitcher, bodies, .. } = self else { return };
         if direction == halves.requests {
+            // Who asks again has his answer.
+            if halves.request.begins(bytes) && !stitcher.pipelined() {
+                halves.response.settle(&mut Responses { stitcher, cx, bodies, now_ns: time_ns });
+            }
             halves.request.data(bytes, time_ns, &mut Requests { stitcher, cx, bodies });
+            if std::mem::take(&mut stitcher.verdict) == Verdict::NoBody {
+                halves.response.without_body(&mut Responses { stitcher, cx, bodies, now_ns: time_ns });
+            }
         } else {
             halves.response.data(bytes, time_ns, &mut Responses { stitcher, cx, bodies, now_ns: time_ns });
             self.follow();
@@ -157,12 +165,14 @@ impl Parser for Http {
         self.bodies.capacity() > 0
     }
 
-    fn close(&mut self, cx: &mut Context<'_>, time_ns: u64) {
+    fn close(&mut self, cx: &mut Context<'_>, time_ns: u64, end: End) {
         let Self { halves: Some(halves), stitcher, bodies, .. } = self else { return };
         let end_ns = self.last_ns;
-        halves.request.close(end_ns, &mut Requests { stitcher, cx, bodies });
-        halves.response.close(end_ns, &mut Responses { stitcher, cx, bodies, now_ns: end_ns });
-        stitcher.close(cx, time_ns, bodies);
+        if end == End::Closed {
+            halves.request.close(end_ns, &mut Requests { stitcher, cx, bodies });
+            halves.response.close(end_ns, &mut Responses { stitcher, cx, bodies, now_ns: end_ns });
+        }
+        stitcher.close(cx, time_ns, end, bodies);
     }
 
     fn role(&self) -> Option<u8> {

@@ -12,7 +12,7 @@ fn inputs() -> Vec<Input<'static>> {
         Input::ProcessSample(ProcessSample { rss_bytes: u64::MAX, ..ProcessSample::default() }),
         Input::NetworkSample(NetworkSample { rx_bytes: 1, ..NetworkSample::default() }),
         Input::ProbeStatus(ProbeStatus { tracepoint: "tcp_x".into(), ..ProbeStatus::default() }),
-        Input::Loss(Loss { cpu: 1, slots: [7; 16], time_ns: 2 }),
+        Input::Loss(Loss { cpu: 1, slots: [7; 16], time_ns: 2, told: false }),
         Input::Gap(Gap { from_ns: 1, to_ns: 9, reason: "helper_away".into(), reloaded: true }),
         Input::AgentError(AgentError { error: "e".into(), ..AgentError::default() }),
         Input::AgentSample(AgentSample { component: "pem".into(), cpu_ns: 3, ..AgentSample::default() }),

@@ -16,6 +16,8 @@ const QUIET_NS: u64 = 10 * SECOND_NS;
 
 #[derive(Default)]
 struct Last {
+    /// Under which it is told: stays, whatever else comes.
+    id: Option<String>,
     sample: NetworkSample,
     due_ns: u64,
 }
@@ -49,7 +51,8 @@ impl Networks {
         });
         namespaces.insert(own, (0, ""));
         self.last.retain(|netns, _| namespaces.contains_key(netns));
-        for (netns, (pid, id)) in namespaces.into_iter().take(NAMESPACES_MAX) {
+        self.name(own, &namespaces);
+        for (netns, (pid, _)) in namespaces.into_iter().take(NAMESPACES_MAX) {
             let last = self.last.entry(netns).or_default();
             if now_ns < last.due_ns {
                 continue;
@@ -68,12 +71,30 @@ impl Networks {
                     }
                 }
             }
-            let sample = NetworkSample { time_ns: now_ns, pod_id: id.to_string(), ..parse(&self.buffer) };
+            let pod_id = last.id.clone().unwrap_or_default();
+            let sample = NetworkSample { time_ns: now_ns, pod_id, ..parse(&self.buffer) };
             let quiet = NetworkSample { time_ns: last.sample.time_ns, ..sample.clone() } == last.sample;
             // A first sample of nothing is told too: it is the zero that later ones are counted from.
             last.due_ns = now_ns + if quiet { QUIET_NS } else { SECOND_NS / 2 };
             last.sample = sample.clone();
             to(Input::NetworkSample(sample));
+        }
+    }
+
+    /// Gives each namespace a name of its own: counters of two under one would look like one that jumps back and forth.
+    fn name(&mut self, own: u64, namespaces: &BTreeMap<u64, (u32, &str)>) {
+        for (&netns, &(_, container)) in namespaces.iter().take(NAMESPACES_MAX) {
+            if self.last.get(&netns).is_some_and(|last| last.id.is_some()) {
+                continue;
+            }
+            let taken = |id: &str| self.last.values().any(|last| last.id.as_deref() == Some(id));
+            let id = match container {
+                _ if netns == own => String::new(),
+                "" => format!("netns-{netns}"),
+                container if taken(container) => format!("{container}/netns-{netns}"),
+                container => container.to_owned(),
+            };
+            self.last.entry(netns).or_default().id = Some(id);
         }
     }
 }

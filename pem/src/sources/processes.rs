@@ -230,12 +230,11 @@ impl Processes {
                     .ok()
                     .and_then(|file| read_stat(&file, &mut self.buffer)),
             };
-            // Gone since: the next scan tells. A pid with a new owner is another process.
-            let Some(stat) = stat else { continue };
-            if stat.start_ticks != process.start_ticks {
+            // Gone since: the next scan tells, unless the pid has a new owner, of whom the handle that is kept knows nothing.
+            let Some(stat) = stat.filter(|stat| stat.start_ticks == process.start_ticks) else {
                 reused.push(pid);
                 continue;
-            }
+            };
             let ticks = stat.utime_ticks + stat.stime_ticks;
             process.backoff = if ticks != process.last_ticks { 1 } else { (process.backoff * 2).min(BACKOFF_MAX) };
             process.last_ticks = ticks;
@@ -249,7 +248,7 @@ impl Processes {
         reader.io(&self.pids, &mut self.io);
         self.io.resize(self.pids.len(), None);
         for ((pid, stat), io) in self.due.drain(..).zip(&self.io) {
-            let io = io.unwrap_or_default();
+            let io = *io;
             to(Input::ProcessSample(ProcessSample {
                 time_ns: now_ns,
                 pid,
@@ -261,10 +260,10 @@ impl Processes {
                 num_threads: stat.num_threads,
                 vsize_bytes: stat.vsize_bytes,
                 rss_bytes: stat.rss_pages * self.page_bytes,
-                rchar_bytes: io.rchar_bytes,
-                wchar_bytes: io.wchar_bytes,
-                read_bytes: io.read_bytes,
-                write_bytes: io.write_bytes,
+                rchar_bytes: io.map(|io| io.rchar_bytes),
+                wchar_bytes: io.map(|io| io.wchar_bytes),
+                read_bytes: io.map(|io| io.read_bytes),
+                write_bytes: io.map(|io| io.write_bytes),
             }));
         }
         for pid in reused {

@@ -79,7 +79,10 @@ fn the_first_poll_gives_the_clock_then_everyone() {
     let sample = seen.samples[0];
     assert_eq!((sample.cpu_utime_ns, sample.cpu_ktime_ns, sample.num_threads), (500_000_000, 70_000_000, 5));
     assert_eq!((sample.minor_faults, sample.major_faults, sample.vsize_bytes), (11, 3, 8_192_000));
-    assert_eq!((sample.rchar_bytes, sample.wchar_bytes, sample.read_bytes, sample.write_bytes), (1, 2, 3, 4));
+    assert_eq!(
+        (sample.rchar_bytes, sample.wchar_bytes, sample.read_bytes, sample.write_bytes),
+        (Some(1), Some(2), Some(3), Some(4))
+    );
     let network = &seen.networks[0];
     assert_eq!((network.rx_bytes, network.rx_packets, network.rx_errors, network.rx_drops), (110, 2, 2, 3));
     assert_eq!((network.tx_bytes, network.tx_packets, network.tx_errors, network.tx_drops), (220, 5, 5, 6));
@@ -125,6 +128,20 @@ fn an_ended_process_and_a_reused_pid_are_noticed() {
 }
 
 #[test]
+fn a_pid_used_again_is_seen_though_the_old_handle_gives_nothing() {
+    let (folder, mut sources, mut reader) = fake();
+    put(folder.path(), 10, "a", 1, 100, 0);
+    poll(&mut sources, 0, &mut reader);
+    // The kernel's files of a process that ended can be read no more, those of the new one are others.
+    fs::write(folder.path().join("10/stat"), "").unwrap();
+    fs::remove_dir_all(folder.path().join("10")).unwrap();
+    put(folder.path(), 10, "b", 1, 200, 0);
+    let seen: Vec<_> = (1..=3).map(|second| poll(&mut sources, second * SECOND_NS, &mut reader)).collect();
+    let fresh: Vec<_> = seen.iter().flat_map(|s| &s.processes).map(|p| (p.start_ticks, p.comm.as_str())).collect();
+    assert_eq!(fresh, [(200, "b")]);
+}
+
+#[test]
 fn an_exec_is_looked_up_before_the_next_scan() {
     let (folder, mut sources, mut reader) = fake();
     poll(&mut sources, 0, &mut reader);
@@ -163,7 +180,7 @@ fn what_may_not_be_read_is_left_out_and_the_rest_is_told() {
     put(folder.path(), 10, "a", 1, 100, 0);
     let seen = poll(&mut sources, 0, &mut Refuses);
     assert_eq!((seen.processes[0].exe.as_str(), seen.processes[0].cmdline.as_str()), ("", "/usr/bin/a -x y z"));
-    assert_eq!((seen.samples[0].rchar_bytes, seen.samples[0].minor_faults), (0, 11));
+    assert_eq!((seen.samples[0].rchar_bytes, seen.samples[0].minor_faults), (None, 11));
 }
 
 #[test]
@@ -184,6 +201,32 @@ fn a_container_has_its_own_network() {
     // Nothing moved: silence for ten seconds.
     let later: usize = (1..=9).map(|s| poll(&mut sources, s * SECOND_NS, &mut reader).networks.len()).sum();
     assert_eq!(later, 2, "one look shows that it is quiet");
+}
+
+#[test]
+fn namespaces_that_belong_to_no_container_or_to_one_together_have_names_of_their_own() {
+    let (folder, mut sources, mut reader) = fake();
+    let id = "ab".repeat(32);
+    for (pid, rx, cgroup) in [(20, 1, "/a.service"), (21, 2, "/b.service"), (22, 3, "/docker/"), (23, 4, "/docker/")] {
+        put(folder.path(), pid, "app", 1, 100, 0);
+        let cgroup = if cgroup == "/docker/" { format!("0::/docker/{id}\n") } else { format!("0::{cgroup}\n") };
+        fs::write(folder.path().join(format!("{pid}/cgroup")), cgroup).unwrap();
+        fs::write(folder.path().join(format!("{pid}/net/dev")), NET_DEV.replace("eth1:10", &format!("eth1:{rx}00")))
+            .unwrap();
+    }
+    let seen = poll(&mut sources, 0, &mut reader);
+    let names: std::collections::BTreeSet<_> = seen.networks.iter().map(|n| n.pod_id.clone()).collect();
+    assert_eq!(names.len(), 5, "{names:?}");
+    assert!(names.contains("") && names.contains(&id), "{names:?}");
+    assert_eq!(names.iter().filter(|name| name.starts_with("netns-")).count(), 2, "{names:?}");
+    assert_eq!(names.iter().filter(|name| name.starts_with(&format!("{id}/netns-"))).count(), 1, "{names:?}");
+    // A name stays with its namespace when another that shared it has gone.
+    let named = |rx, seen: &Seen| seen.networks.iter().find(|n| n.rx_bytes == rx).map(|n| n.pod_id.clone());
+    let second = [named(400, &seen), named(500, &seen)];
+    fs::remove_dir_all(folder.path().join("22")).unwrap();
+    fs::write(folder.path().join("23/net/dev"), NET_DEV.replace("eth1:10", "eth1:900")).unwrap();
+    let later = poll(&mut sources, SECOND_NS, &mut reader);
+    assert!(second.contains(&named(1000, &later)), "{second:?} {later:?}");
 }
 
 #[test]

@@ -10,26 +10,39 @@ fn run(args: Args) -> Result<()> {
     probes(args.boolean("all-probes")?)?.display("probes")
 }
 
+/// Counters of `agent_stats`.
+const COUNTERS: [&str; 4] = ["cpu_ns", "events", "events_lost", "rows_appended"];
+
 fn cost() -> Result<Frame> {
-    let grown = |column: &str| format!("max({column}) - min({column})");
+    // By agent, since each has a component of that name; from sample to sample, since a component that began anew counts from
+    // nothing again, and what it had counted before is no negative growth.
+    let before = |counter: &&str| {
+        let sample = "(PARTITION BY agent, component ORDER BY time_)";
+        expr(format!("lag({counter}) OVER {sample}")).named(format!("{counter}_before"))
+    };
+    let grown = |counter: &str| {
+        format!("sum(CASE WHEN {counter} < {counter}_before THEN {counter} ELSE {counter} - {counter}_before END)")
+    };
     let per_second = |column: &str, name: &str| {
         expr(format!("CAST({column} AS DOUBLE) / nullif(CAST(over_ns AS DOUBLE) / 1e9, 0)")).named(name)
     };
     table("agent_stats")?
+        .window(COUNTERS.iter().map(before))?
         .with_columns([expr("CAST(time_ AS BIGINT)").named("at")])?
         .aggregate(
-            [col("component")],
+            [col("agent"), col("component")],
             [
-                expr(grown("at")).named("over_ns"),
+                expr("max(at) - min(at)").named("over_ns"),
                 expr(grown("cpu_ns")).named("cpu_ns"),
                 expr(grown("events")).named("events_grown"),
                 expr(grown("rows_appended")).named("rows_grown"),
-                expr(grown("events_lost")).named("lost"),
+                expr(format!("coalesce({}, 0)", grown("events_lost"))).named("lost"),
                 expr("last_value(rss_bytes ORDER BY time_)").named("memory"),
                 expr("last_value(ring_bytes_waiting ORDER BY time_)").named("ring_waiting"),
             ],
         )?
         .select([
+            col("agent").named("agent"),
             col("component").named("component"),
             expr("CAST(cpu_ns AS DOUBLE) / nullif(over_ns, 0)").named("cpu"),
             col("memory").named("memory"),
@@ -38,7 +51,7 @@ fn cost() -> Result<Frame> {
             col("lost").named("lost"),
             per_second("rows_grown", "rows"),
         ])?
-        .sort([asc("component")])
+        .sort([asc("agent"), asc("component")])
 }
 
 fn loss() -> Result<Frame> {

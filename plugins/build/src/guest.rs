@@ -1,6 +1,6 @@
 //! One plugin folder in, one component file out.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
 
 use host_manifest::Manifest;
@@ -56,6 +56,9 @@ struct Plugin {
     workspace: PathBuf,
     package: String,
     manifest: Manifest,
+    /// Crates it uses that lie outside of its workspace, by the paths the compiler will know them by: the SDK, as a rule. They
+    /// would bring the paths of this machine into panics and line tables.
+    beside: Vec<(PathBuf, String)>,
 }
 
 fn read(dir: &Path) -> Result<Plugin, Error> {
@@ -74,7 +77,42 @@ fn read(dir: &Path) -> Result<Plugin, Error> {
         .to_owned();
     let dir = absolute(dir);
     let workspace = workspace(&dir, &cargo);
-    Ok(Plugin { dir, workspace, package, manifest })
+    let beside = beside(&dir, &cargo, &workspace);
+    Ok(Plugin { dir, workspace, package, manifest, beside })
+}
+
+/// Dependencies by path, the plugin's own and those its workspace declares, that are not in the workspace.
+fn beside(dir: &Path, cargo: &toml::Table, workspace: &Path) -> Vec<(PathBuf, String)> {
+    let root: Option<toml::Table> =
+        std::fs::read_to_string(workspace.join("Cargo.toml")).ok().and_then(|text| text.parse().ok());
+    let of_workspace = root.as_ref().and_then(|root| root.get("workspace")?.get("dependencies")?.as_table());
+    let declared = [(dir, cargo.get("dependencies").and_then(toml::Value::as_table)), (workspace, of_workspace)];
+    let mut found = Vec::new();
+    for (base, dependencies) in declared {
+        for (name, dependency) in dependencies.into_iter().flatten() {
+            let Some(path) = dependency.get("path").and_then(toml::Value::as_str) else { continue };
+            let path = base.join(path);
+            // Cargo takes `..` out of paths and leaves links in.
+            for path in [lexical(&path), path.canonicalize().unwrap_or(path)] {
+                if !path.starts_with(workspace) {
+                    found.push((path, format!("/{name}")));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn lexical(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            other => plain.push(other),
+        }
+    }
+    plain
 }
 
 /// The folder of the workspace the crate belongs to: its own, or the nearest above that lists members.
@@ -99,7 +137,10 @@ fn workspace(dir: &Path, cargo: &toml::Table) -> PathBuf {
 fn compile(root: &Path, plugins: &[&Plugin], toolchain: &Toolchain, progress: Progress<'_>) -> Result<(), Error> {
     let names: Vec<&str> = plugins.iter().map(|p| p.package.as_str()).collect();
     progress(&format!("compiling {} ({})", names.join(", "), toolchain.description));
-    let mut command = toolchain.cargo(root);
+    let mut beside: Vec<(PathBuf, String)> = plugins.iter().flat_map(|p| p.beside.iter().cloned()).collect();
+    beside.sort();
+    beside.dedup();
+    let mut command = toolchain.cargo(root, &beside);
     command.current_dir(root).args(["build", "--release", "--lib", "--target", TARGET]);
     // Set here and not in each plugin's Cargo.toml, so that a plugin cannot forget them: one unit and fat LTO for small code,
     // abort because a guest that panics is done, names kept because traps are told with them.

@@ -76,17 +76,18 @@ impl Toolchain {
     }
 
     /// `cargo`, with an environment in which it builds for [`TARGET`] whatever toolchain and flags the caller itself was built
-    /// with. `dir` is the workspace whose paths are kept out of the result.
-    pub fn cargo(&self, dir: &Path) -> Command {
+    /// with. `dir` is the workspace whose paths are kept out of the result; `beside` are folders of crates elsewhere, with the names
+    /// that stand for them.
+    pub fn cargo(&self, dir: &Path, beside: &[(PathBuf, String)]) -> Command {
         let mut command = clean(&self.cargo);
         command.env("RUSTC", &self.rustc);
         command.env("CARGO_TARGET_DIR", self.cache_dir.join("build"));
         // Cargo's own separator for flags that may hold spaces, as paths may.
-        command.env("CARGO_ENCODED_RUSTFLAGS", self.flags(dir).join(&OsString::from("\u{1f}")));
+        command.env("CARGO_ENCODED_RUSTFLAGS", self.flags(dir, beside).join(&OsString::from("\u{1f}")));
         command
     }
 
-    fn flags(&self, dir: &Path) -> Vec<OsString> {
+    fn flags(&self, dir: &Path, beside: &[(PathBuf, String)]) -> Vec<OsString> {
         let mut flags: Vec<OsString> = Vec::new();
         if let Some(sysroot) = &self.sysroot {
             let mut flag = OsString::from("--sysroot=");
@@ -94,9 +95,10 @@ impl Toolchain {
             flags.push(flag);
         }
         // The same source shall give the same bytes wherever it lies: file names end up in panic messages.
-        let remaps =
-            [(Some(dir.to_owned()), "/plugin"), (cargo_home(), "/cargo"), (Some(self.cache_dir.clone()), "/build")];
-        for (from, to) in remaps.into_iter().filter_map(|(from, to)| from.map(|f| (f, to))) {
+        let own = |from: PathBuf, to: &str| (from, to.to_owned());
+        let remaps = [own(dir.to_owned(), "/plugin"), own(self.cache_dir.clone(), "/build")];
+        let home = cargo_home().map(|home| own(home, "/cargo"));
+        for (from, to) in remaps.into_iter().chain(home).chain(beside.iter().cloned()) {
             let mut flag = OsString::from("--remap-path-prefix=");
             flag.push(from);
             flag.push("=");

@@ -173,6 +173,7 @@ fn helper(config: Helper) -> Result<(), Fatal> {
     let mut running = helper::Helper::start(helper::HelperConfig {
         socket_path: config.socket.clone(),
         allowed_uid: config.allowed_uid,
+        token: config.token,
         load,
         supervisor: config.parent,
     })
@@ -271,7 +272,7 @@ fn pem(config: Pem) -> Result<(), Fatal> {
             speed: if mode == ReplayMode::Loop { agent::Speed::RealTime } else { agent::Speed::Full },
             repeat: mode == ReplayMode::Loop,
         }),
-        (Some(socket), None) => agent::Capture::Helper { socket },
+        (Some((socket, token)), None) => agent::Capture::Helper { socket, token },
         (None, None) => agent::Capture::None,
     };
     agent.vizier = Some(agent::Vizier {
@@ -307,6 +308,7 @@ fn record(config: Record) -> Result<(), Fatal> {
     let record_config = RecordConfig {
         identity: pem::identity::Identity::detect(None, None),
         socket: config.helper,
+        token: config.token,
         path: config.file,
         sandbox: Some(sandbox(config.user)),
     };

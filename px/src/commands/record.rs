@@ -1,6 +1,5 @@
 //! `px record`: what the probes see, into a file that `px up --replay` shows again.
 
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -80,6 +79,7 @@ pub async fn run(command: Record, global: &Global) -> Result<Exit> {
     let role = roles::Record {
         user: users.become_user(),
         helper: socket,
+        token: plan.role.token.clone(),
         file: command.file.clone(),
         seconds: command.duration.map(|time| time.as_secs_f64()),
     };
@@ -106,10 +106,10 @@ pub async fn run(command: Record, global: &Global) -> Result<Exit> {
     }
 }
 
-/// The file is made by us, with the rights we have, for whom it is meant.
+/// The file is made by us, with the rights we have, for whom it is meant. One that is there already is closed to others.
 fn create(command: &Record, users: &Users) -> Result<()> {
     let failed = |e| Error::io(format!("write {}", command.file.display()), &e);
-    std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&command.file).map_err(failed)?;
+    pem::agent::create_recording(&command.file).map_err(failed)?;
     let asked = command.user.is_some() || std::env::var_os("SUDO_UID").is_some();
     if let (Some(user), true) = (users.become_user(), asked) {
         std::os::unix::fs::chown(&command.file, Some(user.uid), Some(user.gid)).map_err(failed)?;

@@ -202,6 +202,7 @@ pub fn helper(
         socket,
         make_folder: sudo.is_some(),
         allowed_uid: uid,
+        token: pem::probes::wire::Token::fresh(),
         object,
         capture,
         parent: sudo.is_none().then_some(pid),
@@ -300,7 +301,7 @@ impl System {
         let pem = roles::Pem {
             user,
             id: id.clone(),
-            helper: helper.as_ref().map(|helper| helper.role.socket.clone()),
+            helper: helper.as_ref().map(|helper| (helper.role.socket.clone(), helper.role.token.clone())),
             replay: replay.clone(),
             address_file: folders.address_file(),
             identity: identity(&pki.agents[0].1),

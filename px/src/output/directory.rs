@@ -1,4 +1,5 @@
-//! `-d DIR`: a file per table. A file appears under its name once it is whole.
+//! `-d DIR`: a file per table. A file appears under its name once it is whole; of a run that failed under another, so that what
+//! was there before stays.
 
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,12 @@ fn file_name(table: &str, extension: &str) -> String {
     format!("{}.{extension}", if name.is_empty() { "table" } else { name })
 }
 
+/// `http_events.partial.csv`
+fn partial(path: &Path) -> PathBuf {
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    path.with_extension(format!("partial.{extension}"))
+}
+
 impl Writer for Files {
     fn table(&mut self, table: usize, head: &Head) -> Result<()> {
         let mut name = file_name(&head.name, self.options.format.extension());
@@ -81,12 +88,11 @@ impl Writer for Files {
             table.writer.finish(summary)?;
             drop(table.writer);
             let bytes = table.file.as_file().metadata().map(|m| m.len()).unwrap_or(0);
-            table
-                .file
-                .persist(&table.path)
-                .map_err(|e| Error::io(format!("write {}", table.path.display()), &e.error))?;
+            let whole = summary.error.is_none() || summary.will_do;
+            let path = if whole { table.path } else { partial(&table.path) };
+            table.file.persist(&path).map_err(|e| Error::io(format!("write {}", path.display()), &e.error))?;
             let what = format!("{}, {}", plural(table.rows, "row"), bytes_text(bytes));
-            self.terminal.note(&format!("{}  {}", table.path.display(), self.terminal.err.dim(&what)));
+            self.terminal.note(&format!("{}  {}", path.display(), self.terminal.err.dim(&what)));
         }
         Ok(())
     }
@@ -94,7 +100,13 @@ impl Writer for Files {
 
 #[cfg(test)]
 mod tests {
-    use super::file_name;
+    use super::{file_name, partial};
+
+    #[test]
+    fn what_a_failed_run_left_has_a_name_of_its_own() {
+        assert_eq!(partial("out/http_events.csv".as_ref()), std::path::Path::new("out/http_events.partial.csv"));
+        assert_eq!(partial("a.b.parquet".as_ref()), std::path::Path::new("a.b.partial.parquet"));
+    }
 
     #[test]
     fn a_table_name_cannot_leave_the_directory() {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use host_manifest::{Arg, ArgType};
 use vizier_api::{Argument, Script};
 
 use crate::error::{Error, Result};
@@ -36,7 +37,7 @@ pub fn parse(raw: &[String], script: Option<&Script>) -> Result<HashMap<String, 
             Some(value) => value,
             None => {
                 let next = rest.next_if(|next| match boolean {
-                    true => matches!(next.as_str(), "true" | "false"),
+                    true => known.is_some_and(|argument| fits(argument, next)),
                     false => !next.starts_with("--"),
                 });
                 match next {
@@ -75,20 +76,30 @@ fn find<'a>(name: &str, script: &'a Script) -> Result<&'a Argument> {
 
 /// What the type says can be told at once; what a value means is the script's to judge.
 fn check(argument: &Argument, value: &str) -> Result<()> {
-    let fits = match argument.r#type.as_str() {
-        "int64" => value.parse::<i64>().is_ok(),
-        "float64" => value.parse::<f64>().is_ok(),
-        "boolean" => matches!(value, "true" | "false"),
-        "duration" => crate::when::duration(value).is_ok(),
-        _ => true,
-    };
-    let chosen = argument.choices.is_empty() || argument.choices.iter().any(|choice| choice == value);
-    if fits && chosen {
+    if fits(argument, value) {
         return Ok(());
     }
     let choices: Vec<&str> = argument.choices.iter().map(String::as_str).collect();
     let hint = suggest::hint(value, choices.iter().copied()).unwrap_or_else(|| describe(argument));
     Err(Error::usage(format!("`{value}` does not fit --{}", argument.name)).hint(hint))
+}
+
+/// As Vizier will read it: by the manifest's rules.
+fn fits(argument: &Argument, value: &str) -> bool {
+    let types = [ArgType::String, ArgType::Int64, ArgType::Float64, ArgType::Boolean, ArgType::Duration];
+    let Some(arg_type) = types.into_iter().find(|known| known.as_str() == argument.r#type) else {
+        // A newer Vizier's; it judges.
+        return true;
+    };
+    let arg = Arg {
+        name: argument.name.clone(),
+        arg_type,
+        default: None,
+        required: argument.required,
+        help: String::new(),
+        choices: argument.choices.clone(),
+    };
+    arg.parse(value).is_ok()
 }
 
 fn describe(argument: &Argument) -> String {
@@ -202,6 +213,23 @@ mod tests {
         let args: Vec<_> = args.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         assert_eq!(args, [("errors_only", "true"), ("min_latency", "10ms"), ("role", "client"), ("top", "-5")]);
         assert_eq!(parse_with(&["--x", "1", "--flag"], None).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn values_are_read_as_manifests_read_them() {
+        let script = script();
+        for raw in [
+            &["--top", "1_000"][..],
+            &["--errors-only", "yes"],
+            &["--errors-only", "0"],
+            &["--min-latency", "-5m"],
+            &["--min-latency=1h30m"],
+        ] {
+            let args = parse_with(raw, Some(&script));
+            assert_eq!(args.unwrap().len(), 1, "{raw:?}");
+        }
+        // Vizier would refuse it.
+        assert!(parse_with(&["--min-latency", "2w"], Some(&script)).is_err());
     }
 
     #[test]

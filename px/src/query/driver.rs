@@ -236,6 +236,7 @@ impl Run {
             completeness: completeness::to_json(completeness),
             statistics: statistics::to_json(statistics),
             error: error.map(|error| error.to_json()["error"].take()),
+            will_do: false,
             notes: notes.missing.iter().chain(&notes.remarks).cloned().collect(),
         }
     }
@@ -250,7 +251,8 @@ impl Run {
         }
         // A run that failed at once has no result, not an empty one.
         if error.is_none() || !self.tables.is_empty() {
-            let summary = self.summary(&completeness, &statistics, &notes, error.as_ref());
+            let will_do = error.as_ref().is_some_and(|error| self.will_do(error));
+            let summary = Summary { will_do, ..self.summary(&completeness, &statistics, &notes, error.as_ref()) };
             self.writer.finish(&summary)?;
         }
         drop(self.writer_taken());
@@ -263,7 +265,7 @@ impl Run {
             eprintln!("{}", json!({ "statistics": statistics::to_json(&statistics) }));
         }
         match error {
-            Some(error) if self.allow_partial && matches!(error.code, Code::Exhausted | Code::TimedOut) => {
+            Some(error) if self.will_do(&error) => {
                 self.terminal.warn(&sanitize(&error.message));
                 Ok(Exit::Ok)
             }
@@ -273,6 +275,11 @@ impl Run {
                 Ok(if notes.partial() && !self.allow_partial { Exit::Partial } else { Exit::Ok })
             }
         }
+    }
+
+    /// Whether an end before its time is what was asked for.
+    fn will_do(&self, error: &Error) -> bool {
+        self.allow_partial && matches!(error.code, Code::Exhausted | Code::TimedOut)
     }
 
     /// The display is put in order before anything is printed below it.

@@ -33,7 +33,7 @@ impl Folders {
             return Err(Error::usage(format!("{} is too long for a socket", longest.display()))
                 .hint("set PX_RUNTIME_DIR to a shorter path"));
         }
-        let existed = runtime.is_dir();
+        let existed = ours(runtime)?;
         // Root's own, yet others must get through to the socket that is theirs.
         let mode = if users.root { 0o755 } else { 0o700 };
         DirBuilder::new().recursive(true).mode(mode).create(runtime).map_err(|e| {
@@ -139,6 +139,24 @@ impl Drop for Folders {
     }
 }
 
+/// Whether the folder is there. Where everybody may make folders, one may wait for us that is another's: he could take our
+/// sockets and keys away and put his own there.
+fn ours(runtime: &Path) -> Result<bool> {
+    let found = match fs::symlink_metadata(runtime) {
+        Ok(found) => found,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(Error::io(format!("look at {}", runtime.display()), &error)),
+    };
+    let why = match found {
+        _ if !found.is_dir() => "is no folder",
+        _ if found.uid() != nix::unistd::geteuid().as_raw() => "belongs to another user",
+        _ if found.mode() & 0o022 != 0 => "can be written by others",
+        _ => return Ok(true),
+    };
+    Err(Error::new(Code::Denied, format!("{} {why}, so its sockets and keys would be theirs", runtime.display()))
+        .hint("remove it, or name another place with PX_RUNTIME_DIR"))
+}
+
 /// Whether a user gets through to a folder and can read what is in it.
 fn readable_by(folder: &Path, user: User) -> bool {
     let Ok(folder) = folder.canonicalize() else { return false };
@@ -227,6 +245,26 @@ mod tests {
         fs::write(dir.path().join("lock"), "99999999\n").unwrap();
         let folders = Folders::take(dir.path(), users()).unwrap();
         assert!(!folders.socket().exists());
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = dir.path().join("run");
+        fs::create_dir(&runtime).unwrap();
+        fs::set_permissions(&runtime, Permissions::from_mode(0o777)).unwrap();
+        let error = Folders::take(&runtime, users()).unwrap_err();
+        assert!(error.message.contains("can be written by others"), "{}", error.message);
+        assert!(error.hint.unwrap().contains("PX_RUNTIME_DIR"));
+        fs::set_permissions(&runtime, Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink(&runtime, dir.path().join("link")).unwrap();
+        assert!(Folders::take(&dir.path().join("link"), users()).unwrap_err().message.contains("is no folder"));
+        drop(Folders::take(&runtime, users()).unwrap());
+        if nix::unistd::geteuid().is_root() {
+            fs::create_dir(&runtime).unwrap();
+            chown(&runtime, Some(65_534), None).unwrap();
+            assert!(Folders::take(&runtime, users()).unwrap_err().message.contains("another user"));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use pem::probes::wire::Token;
 use serde::{Deserialize, Serialize};
 
 /// A part of the system.
@@ -68,6 +69,8 @@ pub struct Helper {
     /// create and give away files in those.
     pub make_folder: bool,
     pub allowed_uid: u32,
+    /// What the PEM will show: others of its user must not have the ring.
+    pub token: Token,
     pub object: PathBuf,
     pub capture: String,
     /// Process that must be the parent: not so behind sudo.
@@ -113,8 +116,8 @@ pub enum ReplayMode {
 pub struct Pem {
     pub user: Option<User>,
     pub id: String,
-    /// The helper's socket; without one there is a recording.
-    pub helper: Option<PathBuf>,
+    /// The helper's socket and what it wants to be shown; without one there is a recording.
+    pub helper: Option<(PathBuf, Token)>,
     pub replay: Option<(PathBuf, ReplayMode)>,
     pub address_file: PathBuf,
     pub identity: Identity,
@@ -126,6 +129,7 @@ pub struct Pem {
 pub struct Record {
     pub user: Option<User>,
     pub helper: PathBuf,
+    pub token: Token,
     pub file: PathBuf,
     pub seconds: Option<f64>,
 }

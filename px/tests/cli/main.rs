@@ -183,6 +183,27 @@ fn a_failed_query_shows_where() {
 }
 
 #[test]
+fn files_that_were_whole_stay_when_a_run_fails() {
+    let fake = Fake::start(|_| {
+        let status = vizier_api::Status { code: Code::Exhausted.into(), ..Default::default() };
+        vec![started(), table(0, "out", 0), rows(0, 1), failed(status)]
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).ok();
+    std::fs::write(dir.path().join("out.csv"), "of yesterday\n").unwrap();
+    let args = ["run", "http_requests", "-o", "csv", "-d", path];
+    let output = run(&fake, &args);
+    assert_eq!(code(&output), 3);
+    assert_eq!(read("out.csv").as_deref(), Some("of yesterday\n"));
+    assert_eq!(read("out.partial.csv").as_deref(), Some("n,path\n0,/p0\n"));
+    assert!(err(&output).contains("out.partial.csv  1 row"), "{}", err(&output));
+    // Who says beforehand that a part will do gets it under its name.
+    let output = run(&fake, &[&args[..], &["--allow-partial"]].concat());
+    assert_eq!((code(&output), read("out.csv").as_deref()), (0, Some("n,path\n0,/p0\n")));
+}
+
+#[test]
 fn each_end_has_its_exit_code() {
     let end = |code: Code| {
         let fake = Fake::start(move |_| {

@@ -59,7 +59,7 @@ fn without_a_vizier_px_says_how_to_start_one() -> Result {
         command.args(args).env("PX_RUNTIME_DIR", folder.path()).env("XDG_RUNTIME_DIR", folder.path());
         command.output()
     };
-    if std::path::Path::new("/run/pyxis/vizier.sock").exists() {
+    if std::path::Path::new("/run/pyxis/vizier/vizier.sock").exists() {
         eprintln!("SKIPPED: without_a_vizier_px_says_how_to_start_one: a Pyxis runs on this machine");
         return Ok(());
     }

@@ -89,17 +89,13 @@ fn ctrl_c_ends_everything_and_leaves_nothing() -> Result {
     let all = pyxis.pid().descendants();
     assert!(all.len() >= 3, "helper, PEM and Vizier");
     let runtime = pyxis.folder().join("run");
-    assert!(runtime.is_dir());
-    let folder = pyxis.folder().to_owned();
-    let left = {
-        let keep = folder.clone();
-        let status = pyxis.stop()?;
-        assert!(status.success(), "px up ended with {status}");
-        keep
-    };
+    let socket = runtime.join("vizier/vizier.sock");
+    assert!(socket.exists(), "{} is not there: what is looked for below would never be", socket.display());
+    let status = pyxis.stop()?;
+    assert!(status.success(), "px up ended with {status}");
     let alive: Vec<String> = all.iter().filter(|pid| pid.alive()).map(|pid| pid.command_line()).collect();
     assert!(alive.is_empty(), "still there: {alive:?}");
-    assert!(!left.join("run/vizier.sock").exists());
+    assert!(!socket.exists() && !runtime.exists(), "{} is left", runtime.display());
     Ok(())
 }
 

@@ -22,6 +22,7 @@ use host::function::Bound;
 use prost::Message;
 
 use crate::exchange::wire::decode;
+use crate::functions::patient::{MARK, Patient};
 use crate::functions::plugin::{FragmentFunctions, FunctionRef, PluginAggregate, PluginScalar};
 use crate::leaf::{PemScanExec, Scan};
 
@@ -122,11 +123,20 @@ impl PhysicalExtensionCodec for Codec {
     }
 
     fn try_decode_udf(&self, name: &str, buffer: &[u8]) -> Result<Arc<ScalarUDF>> {
+        if buffer == MARK {
+            let functions = self.functions.as_ref();
+            let functions = functions.ok_or_else(|| exec_datafusion_err!("{name} was decoded outside a fragment"))?;
+            return Ok(Arc::new(ScalarUDF::new_from_impl(Patient::named(name, functions.bounds.clone())?)));
+        }
         Ok(Arc::new(ScalarUDF::new_from_impl(PluginScalar::new(self.bound(name, buffer)?))))
     }
 
     fn try_encode_udf(&self, node: &ScalarUDF, buffer: &mut Vec<u8>) -> Result<()> {
         let function: &dyn Any = node.inner().as_ref();
+        if function.is::<Patient>() {
+            buffer.extend_from_slice(MARK);
+            return Ok(());
+        }
         function.downcast_ref::<PluginScalar>().map_or(Ok(()), |function| self.name(function.bound(), buffer))
     }
 

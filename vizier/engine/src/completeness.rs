@@ -1,5 +1,10 @@
 //! What is missing from a result for other reasons than an agent that did not answer: events lost on the way into the
 //! tables, times in which nothing was captured, rows that had to make room, and what an agent held before it began anew.
+//!
+//! It is asked for what the run has read, whoever read it: the tables of frames that were shown and of those that a script
+//! collected, each in the time that was read of it.
+
+mod reads;
 
 use std::time::Duration;
 
@@ -13,6 +18,8 @@ use crate::agent::AgentId;
 use crate::frame::Frames;
 use crate::policy::AllowAll;
 use crate::query::{Query, QueryContext};
+
+pub(crate) use reads::Reads;
 
 /// Answer to [`Query::completeness`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,60 +63,74 @@ const DATA_LOSS: &str = "data_loss";
 /// How long agents are asked for the state of their tables: it is needed for a footnote.
 const REFRESH_WITHIN: Duration = Duration::from_millis(250);
 
+/// Tables in which an agent writes of itself: no event that was lost is missing from them, unless it is said so.
+const OF_ITSELF: [&str; 3] = ["agent_stats", DATA_LOSS, "probe_status"];
+
+/// A table and what was read of it.
+type Read = (String, Vec<TimeRange>);
+
 impl Query {
-    /// What is missing from `tables` within `range`. Counts no more than the caller's query may take: it has the same
-    /// deadline, and is cancelled with it.
-    pub async fn completeness(&self, range: TimeRange, tables: &[&str]) -> Result<Completeness, Error> {
-        let of_agents: Vec<&str> = tables.iter().copied().filter(|table| !self.engine.local.has(table)).collect();
-        if of_agents.is_empty() && !tables.is_empty() {
-            // Vizier's own tables lose nothing.
+    /// What is missing from what was read so far. Counts no more than the caller's query may take: it has the same deadline,
+    /// and is cancelled with it.
+    pub async fn completeness(&self) -> Result<Completeness, Error> {
+        let reads = self.run.reads.lock().expect("no panic while it is held").clone();
+        if reads.is_empty() {
             return Ok(Completeness::default());
         }
-        let tables = of_agents.as_slice();
         self.engine.registry.refresh(REFRESH_WITHIN).await;
         let view = self.engine.registry.view();
         let mut expired = Vec::new();
-        for table in tables {
-            let Some(def) = view.tables.get(*table) else { continue };
+        for (table, parts) in reads.iter() {
+            let (Some(def), Some(first)) = (view.tables.get(table), parts.iter().find(|part| !whatever(part))) else {
+                continue;
+            };
             for (agent, state) in &def.agents {
                 // A table that never lost a row reaches back as far as there was anything to see.
                 let kept = state.oldest_ns.filter(|_| state.rows_expired > 0);
                 let oldest = kept.max(view.began_anew.get(agent).copied());
-                if let Some(oldest_ns) = oldest.filter(|oldest_ns| *oldest_ns > range.start_ns) {
-                    expired.push(Expired { agent: agent.clone(), table: (*table).to_owned(), oldest_ns });
+                if let Some(oldest_ns) = oldest.filter(|oldest_ns| *oldest_ns > first.start_ns) {
+                    expired.push(Expired { agent: agent.clone(), table: table.to_owned(), oldest_ns });
                 }
             }
         }
-        let losses = if view.tables.contains_key(DATA_LOSS) { self.losses(range, tables).await? } else { Vec::new() };
-        Ok(Completeness { losses, expired })
+        if !view.tables.contains_key(DATA_LOSS) {
+            return Ok(Completeness { losses: Vec::new(), expired });
+        }
+        let reads = reads.iter().map(|(table, parts)| (table.to_owned(), self.of_losses(parts))).collect();
+        Ok(Completeness { losses: self.losses(reads).await?, expired })
     }
 
-    async fn losses(&self, range: TimeRange, tables: &[&str]) -> Result<Vec<Loss>, Error> {
+    /// The parts of time in which losses count.
+    fn of_losses(&self, parts: &[TimeRange]) -> Vec<TimeRange> {
+        let mut counted = Vec::new();
+        for part in parts {
+            let start_ns = if whatever(part) { self.cx.range.start_ns.min(part.end_ns) } else { part.start_ns };
+            reads::add(&mut counted, TimeRange { start_ns, ..*part });
+        }
+        counted
+    }
+
+    async fn losses(&self, mut reads: Vec<Read>) -> Result<Vec<Loss>, Error> {
+        // Of what is not known to belong to a table any of them may lack something.
+        let mut any = Vec::new();
+        for (_, parts) in reads.iter().filter(|(table, _)| !OF_ITSELF.contains(&table.as_str())) {
+            parts.iter().for_each(|part| reads::add(&mut any, *part));
+        }
+        if !any.is_empty() {
+            reads.push((String::new(), any));
+        }
+        let starts = reads.iter().flat_map(|(_, parts)| parts).map(|part| part.start_ns);
+        let start_ns = starts.min().unwrap_or(self.cx.range.start_ns);
         // A run of its own: what is lost is nobody's secret and not on the caller's bill. It shares the cancelling.
         // A row stands at the end of its interval, which may lie after the range.
         let cx = QueryContext {
-            range: TimeRange { end_ns: i64::MAX, ..range },
+            range: TimeRange { start_ns, end_ns: i64::MAX },
             policy: std::sync::Arc::new(AllowAll),
             meter: std::sync::Arc::default(),
             ..self.cx.clone()
         };
         let query = Query::new(self.engine.clone(), cx, self.engine.registry.view());
-        let places: Vec<_> = (1..=tables.len()).map(|i| format!("${i}")).collect();
-        let of_tables =
-            if places.is_empty() { String::new() } else { format!(" where table_name in ({}, '')", places.join(", ")) };
-        let (start, end) = (tables.len() + 1, tables.len() + 2);
-        let text = format!(
-            "select agent, table_name, reason, sum(events) as events, sum(bytes) as bytes, sum(hidden_ns) as unseen_ns \
-             from (select *, case when events is null then least(ends, ${end}) - greatest(begins, ${start}) end as hidden_ns \
-             from (select *, cast(time_ as bigint) as ends, cast(time_ as bigint) - coalesce(duration_ns, 0) as begins \
-             from {DATA_LOSS}{of_tables}) where begins < ${end}) \
-             group by agent, table_name, reason having sum(events) > 0 or sum(hidden_ns) > 0 \
-             order by agent, table_name, reason"
-        );
-        let mut parameters: Vec<_> =
-            tables.iter().enumerate().map(|(i, t)| ((i + 1).to_string(), Scalar::Utf8((*t).to_owned()))).collect();
-        parameters.push((start.to_string(), Scalar::Int64(range.start_ns)));
-        parameters.push((end.to_string(), Scalar::Int64(range.end_ns)));
+        let (text, parameters) = statement(&reads);
         let frame = Frames::new(query.clone()).sql(&text, &parameters)?;
         let batches: Vec<RecordBatch> = tokio::select! {
             biased;
@@ -118,6 +139,45 @@ impl Query {
         };
         batches.iter().map(losses_in).collect::<Result<Vec<_>, _>>().map(|losses| losses.concat())
     }
+}
+
+/// Who reads from the epoch on asks for whatever there is: then nothing of the past is missing, and losses count within the
+/// run's own range.
+fn whatever(part: &TimeRange) -> bool {
+    part.start_ns <= 0
+}
+
+/// The query for losses in these parts of these tables, and its parameters.
+fn statement(reads: &[Read]) -> (String, Vec<(String, Scalar)>) {
+    let mut parameters = Vec::new();
+    let mut parameter = |value: Scalar| {
+        let name = (parameters.len() + 1).to_string();
+        let place = format!("${name}");
+        parameters.push((name, value));
+        place
+    };
+    let (mut where_, mut hidden) = (Vec::new(), String::new());
+    for (table, parts) in reads {
+        let table = parameter(Scalar::Utf8(table.clone()));
+        let (mut within, mut hides) = (Vec::new(), Vec::new());
+        for part in parts {
+            let (start, end) = (parameter(Scalar::Int64(part.start_ns)), parameter(Scalar::Int64(part.end_ns)));
+            within.push(format!("(ends >= {start} and begins < {end})"));
+            hides.push(format!("greatest(least(ends, {end}) - greatest(begins, {start}), 0)"));
+        }
+        where_.push(format!("(table_name = {table} and ({}))", within.join(" or ")));
+        hidden.push_str(&format!(" when table_name = {table} then {}", hides.join(" + ")));
+    }
+    let text = format!(
+        "select agent, table_name, reason, sum(events) as events, sum(bytes) as bytes, sum(hidden_ns) as unseen_ns \
+         from (select *, case when events is not null then null{hidden} end as hidden_ns \
+         from (select *, cast(time_ as bigint) as ends, cast(time_ as bigint) - coalesce(duration_ns, 0) as begins \
+         from {DATA_LOSS}) where {}) \
+         group by agent, table_name, reason having sum(events) > 0 or sum(hidden_ns) > 0 \
+         order by agent, table_name, reason",
+        where_.join(" or ")
+    );
+    (text, parameters)
 }
 
 fn losses_in(batch: &RecordBatch) -> Result<Vec<Loss>, Error> {

@@ -44,6 +44,10 @@ type Plan = Arc<dyn ExecutionPlan>;
 /// Largest table that travels with a stage: a copy goes to every agent.
 const SHIPPED_BYTES_MAX: usize = 1 << 20;
 
+/// Operators above one another in a stage. Messages are read 100 levels deep, an operator is two of them, and what is left is for
+/// its expressions; what lies above runs on Vizier.
+const STAGE_DEPTH_MAX: usize = 24;
+
 /// Cuts a plan. One without scans of agents' tables stays as it is.
 pub(crate) fn cut(plan: Plan, view: &Arc<View>, options: &Arc<BTreeMap<String, String>>) -> Result<Plan> {
     let cut = Cut { view, options };
@@ -115,7 +119,9 @@ impl Cut<'_> {
             stage.above.push(plan.clone());
             return Ok(sides.remove(0));
         }
-        match self.push(plan, &sides)? {
+        let deep =
+            sides.iter().any(|side| matches!(side, Side::Agents(stage) if depth(&stage.plan) >= STAGE_DEPTH_MAX));
+        match if deep { None } else { self.push(plan, &sides)? } {
             Some(pushed) => Ok(Side::Agents(Stage::new(pushed))),
             None => Ok(Side::Vizier(self.rebuild(plan, sides)?)),
         }
@@ -203,6 +209,10 @@ impl Cut<'_> {
         // What proto cannot carry is cut as with several agents.
         Ok(remote.encode().is_ok().then(|| Arc::new(remote) as Plan))
     }
+}
+
+fn depth(plan: &Plan) -> usize {
+    1 + plan.children().into_iter().map(depth).max().unwrap_or(0)
 }
 
 fn fragment_of(plan: &Plan) -> Result<Plan> {

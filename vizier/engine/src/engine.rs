@@ -5,6 +5,7 @@ use std::sync::{Arc, RwLock};
 
 use arrow::array::RecordBatch;
 use arrow::temporal_conversions::timestamp_ns_to_datetime;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
@@ -20,14 +21,15 @@ use pem_tables::Store;
 use crate::error::Fault;
 use crate::exchange::Registry;
 use crate::functions::plugin::{Functions, KIND};
-use crate::functions::{FunctionComponent, fuse_quantiles, plain_arguments};
+use crate::functions::{FunctionComponent, fuse_quantiles, patient, plain_arguments};
 use crate::guard::guard;
+use crate::leaf::PemScanExec;
 use crate::local::Locals;
 use crate::policy::Access;
 use crate::provider::PemTable;
 use crate::query::{Query, QueryContext, RunCx};
 use crate::yielding::yielding;
-use crate::{cut, explain, present, session, subquery};
+use crate::{cut, explain, present, rules, session, subquery};
 
 /// How much of Vizier's machine queries may use, and how agents are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,20 +191,37 @@ impl Query {
     async fn physical(&self, plan: LogicalPlan, meter: Arc<Meter>) -> Result<Arc<dyn ExecutionPlan>> {
         let plan = guard(plan)?;
         let plan = subquery::inline(plan, |subquery| self.scalar(subquery, meter.clone())).await?;
-        self.optimised(plan).await
+        let plan = self.optimised(plan).await?;
+        plan.apply(|node| {
+            if let Some(leaf) = node.downcast_ref::<PemScanExec>() {
+                self.run.reads(&leaf.scan().table, leaf.scan().range);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        cut::cut(plan, &self.view, &self.engine.options)
     }
 
+    /// The plan with the part that agents do cut off, as it is shown.
+    async fn cut(&self, plan: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        cut::cut(self.optimised(plan).await?, &self.view, &self.engine.options)
+    }
+
+    /// Planned as if all were here. Planning is not interrupted but ends at its next step once the run is over.
     async fn optimised(&self, plan: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         let one = self.view.agents.len() <= 1 && self.engine.config.partitions_per_agent <= 1;
         let state = if one { &self.engine.narrow } else { &self.engine.state };
+        self.run.go_on()?;
         let plan = fuse_quantiles(plain_arguments(plan)?)?;
         let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
         let now = timestamp_ns_to_datetime(self.cx.now_ns).unwrap_or_default().and_utc();
         let cx = OptimizerContext::new_with_config_options(state.config_options().clone())
             .with_query_execution_start_time(now);
-        let plan = state.optimizer().optimize(plan, &cx, |_, _| {})?;
+        let plan = rules::of(&self.run, state.optimizer()).optimize(plan, &cx, |_, _| {})?;
+        let plan = patient(plan, self.bounds())?;
+        self.run.go_on()?;
         let plan = state.query_planner().create_physical_plan(&plan, state).await?;
-        cut::cut(plan, &self.view, &self.engine.options)
+        self.run.go_on()?;
+        Ok(plan)
     }
 
     /// Runs a plan.
@@ -256,10 +275,10 @@ impl Query {
             let (plan, subqueries) = subquery::stand_ins(plan)?;
             let mut text = String::new();
             for (i, subquery) in subqueries.into_iter().enumerate() {
-                let plan = self.optimised(subquery).await?;
+                let plan = self.cut(subquery).await?;
                 text.push_str(&format!("subquery_{}, evaluated first:\n{}\n", i + 1, explain::explain(&plan)));
             }
-            text.push_str(&explain::explain(&self.optimised(plan).await?));
+            text.push_str(&explain::explain(&self.cut(plan).await?));
             Ok(text)
         })
     }

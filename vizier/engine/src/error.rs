@@ -75,7 +75,8 @@ pub(crate) fn find<E: StdError + 'static>(error: &DataFusionError) -> Option<&E>
 pub(crate) fn to_status(error: &DataFusionError) -> Status {
     match fault_in(error) {
         Some(Fault::Node(why)) => return Status::not_found(why.clone()),
-        Some(Fault::Rows) => return Status::out_of_range(Fault::Rows.to_string()),
+        // A code that nothing below us uses: tonic's own for a message that is too large is `OutOfRange`.
+        Some(Fault::Rows) => return Status::aborted(Fault::Rows.to_string()),
         // A node's own lack of room is its gap; a function that fails would fail everywhere.
         Some(Fault::Function(host::error::Error::Unavailable(why))) => return Status::not_found(why.clone()),
         Some(Fault::Function(host::error::Error::Invalid { message, hint: Some(hint), .. })) => {
@@ -96,7 +97,10 @@ pub(crate) fn to_status(error: &DataFusionError) -> Status {
 pub(crate) fn from_status(status: &Status) -> DataFusionError {
     match status.code() {
         Code::FailedPrecondition => DataFusionError::Execution(status.message().to_owned()),
-        Code::OutOfRange => Fault::Rows.into(),
+        Code::Aborted => Fault::Rows.into(),
+        Code::OutOfRange => {
+            Fault::Node(format!("it sent more than a message may hold: {}", short(status.message()))).into()
+        }
         Code::NotFound | Code::ResourceExhausted | Code::Unimplemented => {
             Fault::Node(status.message().to_owned()).into()
         }
@@ -116,9 +120,10 @@ fn transport_reason(status: &Status) -> String {
     reason
 }
 
+/// Reasons are shown in one line of a table.
+pub(crate) const REASON_CHARS_MAX: usize = 160;
+
 fn short(text: &str) -> String {
-    // Reasons are shown in one line of a table.
-    const REASON_CHARS_MAX: usize = 160;
     text.chars().take(REASON_CHARS_MAX).collect()
 }
 

@@ -24,7 +24,7 @@ pub(crate) use server::FragmentCx;
 pub use server::{Activity, Limits, serve};
 
 /// Version of the messages between PEM and Vizier. Raised with any change of [`wire`].
-pub const EXCHANGE_VERSION: u32 = 3;
+pub const EXCHANGE_VERSION: u32 = 4;
 /// Plans cross in DataFusion's own encoding, which is only promised within one version.
 pub const ENGINE_VERSION: &str = datafusion::DATAFUSION_VERSION;
 

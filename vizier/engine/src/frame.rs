@@ -8,11 +8,13 @@
 
 mod bounds;
 mod context;
+mod expansion;
 mod failure;
 mod nearest;
 mod ops;
 mod parse;
 mod size;
+mod widths;
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
@@ -78,7 +80,16 @@ impl Frames {
             .map_err(|e| failure::to_error(e, text, &[], &self.query))?;
         let mut statements = parsed;
         match (statements.pop_front(), statements.is_empty()) {
-            (Some(statement), true) => Ok(statement),
+            (Some(statement), true) => {
+                let mut inner = &statement;
+                while let Statement::Explain(explain) = inner {
+                    inner = &explain.statement;
+                }
+                if let Statement::Statement(statement) = inner {
+                    expansion::check(statement.as_ref())?;
+                }
+                Ok(statement)
+            }
             (None, _) => Err(failure::invalid("the query is empty", Some("write a SELECT"))),
             (Some(_), false) => Err(failure::invalid("there is more than one statement", Some("run them one by one"))),
         }

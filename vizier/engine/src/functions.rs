@@ -16,6 +16,7 @@ mod dictionary;
 mod fuse;
 mod names;
 mod path;
+pub(crate) mod patient;
 pub(crate) mod plugin;
 mod quantile;
 mod sketch;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
 pub(crate) use fuse::{fuse_quantiles, plain_arguments};
+pub(crate) use patient::patient;
 pub use plugin::FunctionComponent;
 pub(crate) use quantile::check;
 pub use sketch::{RELATIVE_ERROR, Sketch};

@@ -28,7 +28,7 @@ use futures::Stream;
 use host::backend::TimeRange;
 use pem_tables::ScanCounts;
 
-use crate::error::Fault;
+use crate::error::{Fault, message_of};
 use crate::exchange::{FragmentCx, View};
 
 /// Name of the column by which rows belong to a node.
@@ -296,7 +296,12 @@ impl ScanStream {
         self.counted = counts;
         let Some(batch) = batch else { return Some(Ok(None)) };
         self.part = Some(part);
-        Some(self.fit(batch).and_then(|batch| self.select(batch)).map(Some))
+        // Rows that are not what the table says are this node's own affair.
+        let fitted = self.fit(batch).map_err(|e| {
+            let why = message_of(&e);
+            Fault::Node(format!("its table does not hold what it says: {why}")).into()
+        });
+        Some(fitted.and_then(|batch| self.select(batch)).map(Some))
     }
 
     fn fit(&self, batch: RecordBatch) -> Result<RecordBatch> {

@@ -26,6 +26,7 @@ mod present;
 mod provider;
 pub mod query;
 pub mod remote;
+mod rules;
 mod session;
 mod subquery;
 mod yielding;

@@ -38,10 +38,6 @@ impl Locals {
         self.0.keys()
     }
 
-    pub fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
-    }
-
     /// The table, for a run whose work is charged to this meter.
     pub fn get(&self, name: &str, meter: &Arc<Meter>) -> Option<(Arc<TableDef>, LocalTable)> {
         let (def, table) = self.0.get(name)?;

@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::AgentId;
+use crate::completeness::Reads;
 use crate::engine::Inner;
 use crate::error::{Fault, fault_in};
 use crate::exchange::View;
@@ -49,6 +50,7 @@ pub struct Query {
     pub(crate) run: Arc<Run>,
     pub(crate) tables: Mutex<HashMap<String, Option<Arc<PemTable>>>>,
     calls: Calls,
+    bounds: Arc<Bounds>,
 }
 
 /// What one agent did for a run.
@@ -67,13 +69,19 @@ pub struct AgentStatistics {
 impl Query {
     pub(crate) fn new(engine: Arc<Inner>, cx: QueryContext, view: Arc<View>) -> Arc<Self> {
         let run = Arc::new(Run::new(cx.deadline));
-        let calls = Calls::new(engine.functions(), Arc::new(bounds(&cx, run.clone())));
-        Arc::new(Self { engine, cx, view, run, tables: Mutex::default(), calls })
+        let bounds = Arc::new(bounds(&cx, run.clone()));
+        let calls = Calls::new(engine.functions(), bounds.clone());
+        Arc::new(Self { engine, cx, view, run, tables: Mutex::default(), calls, bounds })
     }
 
     /// Functions of plugins, bound to this run.
     pub(crate) fn calls(&self) -> &Calls {
         &self.calls
+    }
+
+    /// What calls on behalf of this run are bounded by.
+    pub(crate) fn bounds(&self) -> &Arc<Bounds> {
+        &self.bounds
     }
 
     /// Names of all functions of plugins that expressions can call.
@@ -128,6 +136,7 @@ pub(crate) struct Run {
     missing: Mutex<BTreeMap<AgentId, String>>,
     stops: Mutex<HashMap<AgentId, CancellationToken>>,
     pub statistics: Mutex<BTreeMap<AgentId, AgentStatistics>>,
+    pub reads: Mutex<Reads>,
 }
 
 /// A run as operators find it in their task.
@@ -145,6 +154,7 @@ impl Run {
             missing: Mutex::default(),
             stops: Mutex::default(),
             statistics: Mutex::default(),
+            reads: Mutex::default(),
         }
     }
 
@@ -175,9 +185,25 @@ impl Run {
             statistics.elapsed_ns = statistics.elapsed_ns.max(now.elapsed_ns);
         }
         let cpu_ns = now.guest_cpu_ns.saturating_sub(before.guest_cpu_ns);
-        meter.guest_cpu_ns.fetch_add(cpu_ns, Ordering::Relaxed);
+        meter.charge_cpu(cpu_ns).map_err(Fault::Function)?;
         meter.memory_peak_bytes.fetch_max(now.guest_memory_bytes, Ordering::Relaxed);
         meter.charge_scan(rows, bytes).map_err(|_| Fault::Rows.into())
+    }
+
+    /// For what computes without a pause: planning.
+    pub fn go_on(&self) -> Result<(), DataFusionError> {
+        if self.cancel.is_cancelled() {
+            return Err(Fault::Cancelled.into());
+        }
+        if Instant::now() > self.deadline + MERGE_GRACE {
+            return Err(Fault::Deadline.into());
+        }
+        Ok(())
+    }
+
+    /// A part of a table is about to be read.
+    pub fn reads(&self, table: &str, range: TimeRange) {
+        lock(&self.reads).add(table, range);
     }
 
     pub fn received(&self, agent: &AgentId, bytes: usize) {

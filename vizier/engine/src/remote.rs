@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use arrow_flight::Ticket;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
+use datafusion_proto::protobuf;
 use futures::{StreamExt, TryStreamExt};
 use prost::Message;
 use tokio::time::Instant;
@@ -64,6 +65,13 @@ impl RemoteExec {
             return Ok(encoded);
         }
         let encoded = codec::to_bytes(self.stage.clone())?;
+        // Agents read it with the same bound on its depth, and would all be missing.
+        protobuf::PhysicalPlanNode::decode(encoded.plan.as_ref()).map_err(|_| {
+            DataFusionError::Plan(
+                "what agents are to do is nested too deep to travel\ncompute it in fewer steps, or nest expressions less deep"
+                    .to_owned(),
+            )
+        })?;
         Ok(self.encoded.get_or_init(|| encoded))
     }
 }
@@ -160,12 +168,7 @@ impl ExecutionPlan for RemoteExec {
                     let before = std::mem::replace(&mut *before, usage);
                     run.charge(&id, &before, &usage, &cx.meter)
                 };
-                Ok::<_, datafusion::common::DataFusionError>(decode(
-                    messages.into_inner(),
-                    schema,
-                    on_message,
-                    on_usage,
-                ))
+                Ok::<_, DataFusionError>(decode(messages.into_inner(), schema, on_message, on_usage))
             }
         };
         let stream = futures::stream::once(answer).try_flatten().boxed();

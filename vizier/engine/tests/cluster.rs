@@ -16,6 +16,8 @@ mod harness;
 mod history;
 #[path = "cluster/hostile.rs"]
 mod hostile;
+#[path = "cluster/malformed.rs"]
+mod malformed;
 #[path = "cluster/plans.rs"]
 mod plans;
 #[path = "cluster/policy.rs"]

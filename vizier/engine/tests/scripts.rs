@@ -155,17 +155,24 @@ fn node(node: u32) -> Arc<Store> {
     }
     stats.publish(T0);
     let mut agents = store.table("agent_stats").unwrap().appender();
-    for sample in 0..2i64 {
+    // When, processor time in ms, MiB, events, lost, rows. No two agents have the same samples; the second's began anew between
+    // the last two.
+    let samples: &[[i64; 6]] = match node {
+        0 => &[[10, 0, 30, 0, 0, 0], [60, 500, 31, 100_000, 3, 50_000]],
+        _ => &[[10, 40_000, 50, 1_000_000, 7, 500], [35, 41_000, 55, 1_010_000, 9, 700], [60, 250, 20, 5_000, 1, 300]],
+    };
+    for [second, cpu_ms, mib, events, lost, rows] in samples {
         agents
             .append(&[
-                Value::Time(at(10 + sample * 50)),
+                Value::Time(at(*second)),
+                Value::Str(&format!("node-{node}")),
                 Value::Str("pem"),
-                Value::Int(sample * 500_000_000),
-                Value::Int(30 << 20),
+                Value::Int(cpu_ms * 1_000_000),
+                Value::Int(mib << 20),
                 Value::Int(0),
-                Value::Int(sample * 100_000),
-                Value::Int(sample * 3),
-                Value::Int(sample * 50_000),
+                Value::Int(*events),
+                Value::Int(*lost),
+                Value::Int(*rows),
             ])
             .unwrap();
     }
@@ -327,7 +334,12 @@ async fn processes_show_what_they_used_between_samples() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agent_status_shows_cost_loss_and_broken_probes() {
     let tables = run("agent_status", &[]).await;
-    assert!(tables["cost"].contains("pem") && tables["cost"].contains("0.01"), "{}", tables["cost"]);
+    let cost: Vec<Vec<&str>> =
+        tables["cost"].lines().skip(3).map(|line| line.split('|').map(str::trim).collect()).collect();
+    let text = &tables["cost"];
+    assert_eq!(&cost[0][1..9], ["node-0", "pem", "0.01", "32505856", "0", "2000.0", "3", "1000.0"], "{text}");
+    // 1 s and 0.25 s of processor, 10,000 and 5,000 events, 2 and 1 lost, 200 and 300 rows, in 50 s.
+    assert_eq!(&cost[1][1..9], ["node-1", "pem", "0.025", "20971520", "0", "300.0", "3", "10.0"], "{text}");
     let loss: Vec<&str> = tables["loss"].lines().nth(3).unwrap().split('|').map(str::trim).collect();
     assert_eq!(&loss[1..7], ["node", "http_events", "ring", "full", "6", "600"]);
     assert!(

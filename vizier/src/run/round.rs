@@ -63,7 +63,6 @@ impl Round<'_> {
             emitted: BTreeMap::new(),
             places: Arc::new(Semaphore::new(FRAMES_AT_ONCE)),
             pumps: JoinSet::new(),
-            sources: BTreeSet::new(),
             truncated: BTreeSet::new(),
             planned: began,
             host_cpu_ns: 0,
@@ -74,7 +73,7 @@ impl Round<'_> {
             Work::Script { .. } => self.script(&mut show, &cancel).await,
         };
         let end = if cancel.is_cancelled() { Err(Error::Cancelled) } else { end };
-        let completeness = show.completeness(self.range, &end).await;
+        let completeness = show.completeness(&end).await;
         let plan_ns = (show.planned - began).as_nanos() as u64;
         let statistics = report::statistics(&query, &meter, plan_ns, began.elapsed().as_nanos() as u64);
         let used = Used {
@@ -88,9 +87,12 @@ impl Round<'_> {
     async fn sql(&self, text: &str, show: &mut Show, cancel: &CancellationToken) -> Result<(), Error> {
         let (backend, text) = (show.query.backend(), text.to_owned());
         // Planning is processor work without a pause; other runs share these threads.
-        let frame = tokio::task::spawn_blocking(move || backend.sql(&text, &[]))
-            .await
-            .map_err(|e| Error::Internal(format!("planning ended badly: {e}")))??;
+        let planning = tokio::task::spawn_blocking(move || backend.sql(&text, &[]));
+        let Some(frame) = cancel.run_until_cancelled(planning).await else {
+            show.query.cancel();
+            return Err(Error::Cancelled);
+        };
+        let frame = frame.map_err(|e| Error::Internal(format!("planning ended badly: {e}")))??;
         show.frame(SQL_TABLE, frame).await?;
         let mut end = Ok(());
         while let Some(done) = next_pump(show, cancel).await {
@@ -102,7 +104,7 @@ impl Round<'_> {
     async fn script(&self, show: &mut Show, cancel: &CancellationToken) -> Result<(), Error> {
         let Work::Script { script, args } = &self.job.work else { return Ok(()) };
         show.tables = Tables::new(&script.manifest().views);
-        let (sink, mut puts) = GuestSink::new();
+        let (sink, mut puts) = GuestSink::new(show.meter.clone());
         let request = RunRequest {
             args: args.clone(),
             now_ns: self.now_ns,
@@ -187,7 +189,6 @@ struct Show {
     emitted: BTreeMap<String, u64>,
     places: Arc<Semaphore>,
     pumps: JoinSet<Pumped>,
-    sources: BTreeSet<String>,
     truncated: BTreeSet<String>,
     /// When the last frame was handed to the engine.
     planned: Instant,
@@ -200,7 +201,11 @@ impl Show {
     async fn put(&mut self, put: Put) -> Result<(), Error> {
         match put {
             Put::Frame { name, frame } => self.frame(&name, frame).await,
-            Put::Rows { name, batch } => self.rows(&name, batch).await,
+            Put::Rows { name, batch, held } => {
+                let sent = self.rows(&name, batch).await;
+                drop(held);
+                sent
+            }
             Put::View { json } => self.tables.view(&json),
             Put::Log { level, message } => {
                 self.output.send(Event::Log(log(level, message))).await;
@@ -210,7 +215,6 @@ impl Show {
     }
 
     async fn frame(&mut self, name: &str, frame: Arc<dyn Frame>) -> Result<(), Error> {
-        self.sources.extend(frame.sources());
         let (table, started) = self.tables.begin(name, &frame.schema(), self.number)?;
         if let Some(started) = started {
             self.output.send(started).await;
@@ -265,13 +269,12 @@ impl Show {
     }
 
     /// What the result lacks. Asked last, so that losses of the round itself are in it.
-    async fn completeness(&self, range: TimeRange, end: &Result<(), Error>) -> Completeness {
-        let sources: Vec<&str> = self.sources.iter().map(String::as_str).collect();
+    async fn completeness(&self, end: &Result<(), Error>) -> Completeness {
         let mut completeness =
             Completeness { truncated: self.truncated.iter().cloned().collect(), ..Completeness::default() };
         // Of a run that was stopped nobody reads the footnotes.
-        if !sources.is_empty() && !matches!(end, Err(Error::Cancelled)) {
-            match self.query.completeness(range, &sources).await {
+        if !matches!(end, Err(Error::Cancelled)) {
+            match self.query.completeness().await {
                 Ok(found) => {
                     completeness.losses = found
                         .losses

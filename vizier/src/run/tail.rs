@@ -3,6 +3,9 @@
 //! Rows do not appear in the order of their times: a request's row has the time of its beginning and comes when it has
 //! ended. So each round looks back over [`OVERLAP_NS`] once more and leaves out the rows that the round before has seen,
 //! as a multiset: of two equal rows where one was seen, one is new.
+//!
+//! A round in which an agent was missing says nothing of that agent's rows: what was seen before and not in it is remembered until
+//! no later round can reach so far back.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -15,7 +18,7 @@ use arrow::row::{RowConverter, SortField};
 
 /// How late a row may come and still be shown. Requests that take longer are rare, and are in every later query.
 pub const OVERLAP_NS: i64 = 60 * 1_000_000_000;
-/// Rows remembered per table: 16 MB. A tail that brings more in a minute is read by nobody; what goes beyond is cut and marked.
+/// Rows remembered per table: some 40 MB. A tail that brings more in a minute is read by nobody; what goes beyond is cut and marked.
 const ROWS_MAX: usize = 1 << 20;
 
 /// What two rounds have seen, by table.
@@ -28,15 +31,37 @@ pub struct Tail {
 #[derive(Default)]
 struct Seen {
     /// Not yet met again in this round.
-    before: HashMap<u64, u32>,
-    now: HashMap<u64, u32>,
+    before: HashMap<u64, Count>,
+    now: HashMap<u64, Count>,
+}
+
+/// Equal rows.
+#[derive(Clone, Copy)]
+struct Count {
+    rows: u32,
+    /// `now` of the last round that had them.
+    met_ns: i64,
 }
 
 impl Tail {
-    /// What this round saw becomes what the next one leaves out.
-    pub fn next_round(&mut self) {
+    /// What the round of `now_ns` saw becomes what the next one leaves out. `whole`: every agent was in it.
+    pub fn next_round(&mut self, now_ns: i64, whole: bool) {
         for seen in self.tables.values_mut() {
-            seen.before = std::mem::take(&mut seen.now);
+            let left = std::mem::replace(&mut seen.before, std::mem::take(&mut seen.now));
+            for count in seen.before.values_mut() {
+                count.met_ns = now_ns;
+            }
+            if whole {
+                continue;
+            }
+            for (hash, count) in left {
+                if count.rows == 0 || count.met_ns < now_ns.saturating_sub(OVERLAP_NS) || seen.before.len() >= ROWS_MAX
+                {
+                    continue;
+                }
+                let known = seen.before.entry(hash).or_insert(Count { rows: 0, ..count });
+                known.rows = known.rows.saturating_add(count.rows);
+            }
         }
     }
 
@@ -54,9 +79,9 @@ impl Tail {
                     return Some(false);
                 }
                 let hash = self.hasher.hash_one(row.as_ref());
-                *seen.now.entry(hash).or_default() += 1;
-                let Some(count) = seen.before.get_mut(&hash).filter(|count| **count > 0) else { return Some(true) };
-                *count -= 1;
+                seen.now.entry(hash).or_insert(Count { rows: 0, met_ns: 0 }).rows += 1;
+                let Some(count) = seen.before.get_mut(&hash).filter(|count| count.rows > 0) else { return Some(true) };
+                count.rows -= 1;
                 Some(false)
             })
             .collect();
@@ -90,11 +115,32 @@ mod tests {
     fn rows_are_shown_once_however_late_and_in_whatever_order() {
         let mut tail = Tail::default();
         assert_eq!(fresh(&mut tail, &[(1, "a"), (2, "b")]), [1, 2]);
-        tail.next_round();
+        tail.next_round(0, true);
         // 0 is older than all and comes late; 2 comes a second time beside the known one.
         assert_eq!(fresh(&mut tail, &[(2, "b"), (0, "late"), (2, "b"), (1, "a")]), [0, 2]);
-        tail.next_round();
+        tail.next_round(0, true);
         assert_eq!(fresh(&mut tail, &[(2, "b"), (2, "b"), (0, "late"), (3, "a")]), [3]);
+    }
+
+    #[test]
+    fn rows_of_an_agent_that_missed_a_round_are_not_new() {
+        let mut tail = Tail::default();
+        let s = 1_000_000_000;
+        assert_eq!(fresh(&mut tail, &[(1, "a"), (2, "b"), (2, "b")]), [1, 2, 2]);
+        tail.next_round(10 * s, true);
+        // b's agent is away for two rounds.
+        assert_eq!(fresh(&mut tail, &[(1, "a"), (3, "a")]), [3]);
+        tail.next_round(20 * s, false);
+        assert!(fresh(&mut tail, &[(3, "a")]).is_empty());
+        tail.next_round(30 * s, false);
+        assert_eq!(fresh(&mut tail, &[(2, "b"), (2, "b"), (2, "b"), (3, "a")]), [2]);
+        tail.next_round(40 * s, true);
+        // What no round can reach any more is forgotten, however long an agent stays away.
+        for round in 5..20 {
+            assert_eq!(fresh(&mut tail, &[(2, "b")]).len(), 0);
+            tail.next_round(round * 10 * s, false);
+        }
+        assert_eq!(tail.tables["t"].before.len(), 1);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::input::Gap;
 
 const S: u64 = 1_000_000_000;
 
-fn gap(from_ns: u64, to_ns: u64, reloaded: bool) -> Input<'static> {
+pub fn gap(from_ns: u64, to_ns: u64, reloaded: bool) -> Input<'static> {
     Input::Gap(Gap { from_ns, to_ns, reason: "helper_away".into(), reloaded })
 }
 
@@ -61,12 +61,26 @@ fn connections_begin_anew_with_the_programs() {
 }
 
 #[test]
+fn requests_under_way_when_the_programs_begin_anew_are_losses() {
+    let mut world = World::new();
+    let conn = world.server(1, [10, 0, 0, 9], 1);
+    world.recv(conn, b"GET /slow HTTP/1.1\r\n\r\n");
+    world.seconds(1);
+    world.core.apply(gap(world.now_ns, world.now_ns, true));
+    world.seconds(2);
+    let store = world.finish();
+    assert_eq!(column(&store, "http_events", "req_path").len(), 0, "{}", dump(&store, "http_events"));
+    assert_eq!(texts(&store, "data_loss", "reason"), ["response_lost"]);
+    assert_eq!(texts(&store, "data_loss", "table_name"), ["http_events"]);
+}
+
+#[test]
 fn counters_of_new_programs_are_not_held_against_the_old_ones() {
     let mut world = World::new();
     let loss = |time_ns, lost| {
         let mut slots = [0; counter::SLOTS];
         slots[counter::LOST_RING_FULL] = lost;
-        Input::Loss(Loss { time_ns, cpu: 0, slots })
+        Input::Loss(Loss { time_ns, slots, ..Loss::default() })
     };
     world.core.apply(loss(world.now_ns, 5));
     world.seconds(2);

@@ -114,6 +114,14 @@ impl World {
         out
     }
 
+    /// Told to another reader before.
+    pub fn apply_open_again(&mut self, conn_id: u64, role: u8, remote: [u8; 4], port: u16) {
+        let mut record = self.open_record(conn_id, role, remote, port, true);
+        // `flags` lie behind header, process, connection, both ends and four bytes.
+        record[100..102].copy_from_slice(&open_flags::AGAIN.to_ne_bytes());
+        self.apply_all([&record]);
+    }
+
     pub fn close_record(&mut self, conn_id: u64) -> Vec<u8> {
         let mut out = Vec::new();
         let [sent_bytes, recv_bytes] = self.positions.remove(&conn_id).unwrap_or_default();

@@ -77,6 +77,8 @@ pub struct Decoder {
     searched: usize,
     /// Time of the message's first byte.
     first_ns: u64,
+    /// When this direction last moved.
+    last_ns: u64,
     malformed: u32,
 }
 
@@ -84,7 +86,7 @@ impl Decoder {
     /// A decoder that knows nothing of what came before when `joined` in the middle.
     pub fn new(side: Side, joined: bool) -> Self {
         let state = if joined { State::Lost } else { State::Head };
-        Self { side, state, head: Vec::new(), searched: 0, first_ns: 0, malformed: 0 }
+        Self { side, state, head: Vec::new(), searched: 0, first_ns: 0, last_ns: 0, malformed: 0 }
     }
 
     /// Whether nothing will ever come of it.
@@ -113,8 +115,9 @@ impl Decoder {
     /// One record's bytes.
     pub fn data(&mut self, bytes: &[u8], time_ns: u64, to: &mut impl Events) {
         let mut rest = bytes;
+        let before_ns = std::mem::replace(&mut self.last_ns, time_ns);
         if matches!(self.state, State::Adrift | State::Lost) {
-            self.find_step(bytes, time_ns, to);
+            self.find_step(bytes, before_ns, to);
         }
         while !rest.is_empty() {
             let before = rest.len();
@@ -126,8 +129,34 @@ impl Decoder {
         }
     }
 
-    /// Bytes nobody saw.
+    /// Whether these bytes, which come next, begin a message.
+    pub fn begins(&self, bytes: &[u8]) -> bool {
+        matches!(self.state, State::Head | State::Lost) && self.head.is_empty() && head::plausible(self.side, bytes)
+    }
+
+    /// The other side goes on as if the message were over: if it is one whose end may have passed unseen, it is.
+    pub fn settle(&mut self, to: &mut impl Events) {
+        if self.state == State::Adrift {
+            self.message_end(self.last_ns, to);
+            self.state = State::Lost;
+        }
+    }
+
+    /// The message under way has no body after all: it ended with its head.
+    pub fn without_body(&mut self, to: &mut impl Events) {
+        if !matches!(self.state, State::Head | State::Lost | State::Paused | State::Opaque) {
+            self.message_end(self.last_ns, to);
+        }
+    }
+
+    /// Bytes nobody saw; with 0 nobody knows how many.
     pub fn gap(&mut self, mut bytes: u64, time_ns: u64, to: &mut impl Events) {
+        self.last_ns = time_ns;
+        if bytes == 0 && !matches!(self.state, State::UntilClose | State::Paused | State::Opaque) {
+            self.forget_head();
+            self.state = State::Lost;
+            return to.desync("gap_unknown", 0);
+        }
         while bytes > 0 {
             match self.state {
                 State::Length(remaining) => {
@@ -346,10 +375,11 @@ impl Decoder {
     }
 
     /// At the start of a record after a gap: finds out where we are, if the record shows it.
-    fn find_step(&mut self, bytes: &[u8], time_ns: u64, to: &mut impl Events) {
+    /// A message whose end was not seen ended when its direction last moved, at `before_ns`.
+    fn find_step(&mut self, bytes: &[u8], before_ns: u64, to: &mut impl Events) {
         if head::plausible(self.side, bytes) {
             if self.state == State::Adrift {
-                self.message_end(time_ns, to);
+                self.message_end(before_ns, to);
             }
             self.state = State::Head;
         } else if self.state == State::Adrift {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use ebpf_abi::role;
 use pem_tables::Value;
 
 use super::body::Body;
@@ -22,6 +23,8 @@ pub struct Exchange {
     pub request_ns: u64,
     /// A request after this one may have been lost.
     pub doubtful: bool,
+    /// Of the process, as the directions of the messages show it.
+    pub role: u8,
     /// Last byte of the response so far.
     pub response_ns: u64,
     minor: u8,
@@ -85,6 +88,32 @@ impl Exchange {
         self.response_body.begin(head.fields.content_type, head.fields.content_encoding);
     }
 
+    /// Makes it a response alone, whose request is still to come.
+    pub fn begin_answered(&mut self, head: &Head<'_, '_>, time_ns: u64) {
+        self.text.clear();
+        (self.method_end, self.path_end, self.req_headers_end) = (0, 0, 0);
+        self.req_type = Span::default();
+        self.request_body.begin(None, None);
+        self.doubtful = false;
+        self.minor = head.minor;
+        self.answer(head, time_ns);
+    }
+
+    /// Takes the response of another, which has nothing else.
+    pub fn take_answer(&mut self, from: &mut Exchange) {
+        self.status = from.status;
+        self.response_ns = from.response_ns;
+        self.minor = self.minor.min(from.minor);
+        self.content_type = from.content_type;
+        self.text.push_str(from.slice(from.req_type.1, from.message_end));
+        self.message_end = self.here();
+        self.text.push_str(from.slice(from.message_end, from.resp_headers_end));
+        self.resp_headers_end = self.here();
+        self.text.push_str(from.slice(from.resp_type.0, from.resp_type.1));
+        self.resp_type = Span(self.resp_headers_end, self.here());
+        self.response_body = std::mem::take(&mut from.response_body);
+    }
+
     /// The method, for the framing of the response.
     pub fn method(&self) -> &str {
         self.slice(0, self.method_end)
@@ -119,7 +148,7 @@ impl Exchange {
             Value::Int(conn.remote.port as i64),
             Value::Str(conn.local.addr.as_str()),
             Value::Int(conn.local.port as i64),
-            Value::Int(conn.role as i64),
+            Value::Int(if conn.role == role::UNKNOWN { self.role } else { conn.role } as i64),
             Value::Bool(conn.encrypted),
             Value::Int(1),
             Value::Int(self.minor as i64),

@@ -5,7 +5,7 @@ use pem_tables::Value;
 use super::{CUT_MARK, HEADERS_BYTES_MAX, Http};
 use crate::conns::Facts;
 use crate::core::loss::Ledger;
-use crate::protocols::{Context, Direction, Parser, Rows, Settings};
+use crate::protocols::{Context, Direction, End, Parser, Rows, Settings};
 
 /// Memory a parser may hold, whatever it is fed: its heads, its queue and what one exchange adds, with the slack of
 /// growing buffers.
@@ -73,6 +73,6 @@ pub fn fuzz(mut data: &[u8]) -> usize {
     }
     let mut cx =
         Context { conn: &facts, boot_to_epoch_ns: 0, settings: &settings, rows: &mut rows, ledger: &mut ledger };
-    http.close(&mut cx, time_ns);
+    http.close(&mut cx, time_ns, if first & 0x40 != 0 { End::Unseen } else { End::Closed });
     rows.rows
 }

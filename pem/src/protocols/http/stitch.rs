@@ -7,6 +7,10 @@
 //!   request follows without a gap (else that one's request may have been lost as well): until then its row waits;
 //! - on one that pipelines, nothing is paired until the connection was silent for [`PIPELINE_SILENCE_NS`].
 //!
+//! Records of the two directions may come in the wrong order: a call is told when it is over, and a program with a thread for
+//! each direction may have read the response by then. A response that comes while nothing was lost and nothing was asked is
+//! kept for its request, for [`LATE_REQUEST_NS`].
+//!
 //! What stays alone: a request whose connection ends before its response gets a row with `resp_status` 0 and the
 //! reason in `resp_message`; a request or a response whose other half was lost gets no row and is counted.
 
@@ -16,7 +20,7 @@ use super::decoder::{Events, Next};
 use super::exchange::Exchange;
 use super::head::{Framing, Head, Start};
 use crate::core::loss::Source;
-use crate::protocols::Context;
+use crate::protocols::{Context, End};
 
 /// Requests of one connection that wait for their response. Pipelining clients send tens at most.
 const PENDING_MAX: usize = 256;
@@ -27,6 +31,10 @@ const PENDING_BYTES_MAX: usize = 1 << 20;
 /// Silence after which a pipelining connection is taken to have no request under way. A guess: wrk and benchmark
 /// clients keep theirs full, others pause for longer.
 const PIPELINE_SILENCE_NS: u64 = 1_000_000_000;
+
+/// How much later than its response a request may be told: a thread that was interrupted between moving bytes and telling of it
+/// has its turn again by then, also on a busy machine.
+const LATE_REQUEST_NS: u64 = 100_000_000;
 
 /// In `resp_message` of a request that its connection's end left alone.
 pub const NO_RESPONSE: &str = "no response: connection closed";
@@ -52,7 +60,19 @@ enum Answer {
     Interim,
     /// One whose request nobody saw.
     Orphan,
+    /// One whose request is still to come.
+    Early,
     Paired,
+}
+
+/// A response that came before its request.
+#[derive(Debug)]
+struct Early {
+    /// With nothing of a request.
+    exchange: Box<Exchange>,
+    began_ns: u64,
+    /// When it was complete, if it is.
+    ended_ns: Option<u64>,
 }
 
 /// The exchanges of one connection.
@@ -61,6 +81,9 @@ pub struct Stitcher {
     pending: VecDeque<Box<Exchange>>,
     pending_bytes: usize,
     answering: Option<Box<Exchange>>,
+    early: Option<Early>,
+    /// The exchange under way was answered in whole at this time, and waits for the rest of its request.
+    answered_ns: Option<u64>,
     spare: Option<Box<Exchange>>,
     receiving: Receiving,
     answer: Answer,
@@ -71,9 +94,13 @@ pub struct Stitcher {
     /// Such an exchange, complete, with the time of its end.
     waiting: Option<(Box<Exchange>, u64)>,
     pipelined: bool,
+    /// Requests may have passed unseen since the last that was seen.
+    request_gap: bool,
     /// A request was seen: responses without one are no longer those of before we came.
     begun: bool,
     last_ns: u64,
+    /// Of the process, as the direction of the requests shows it.
+    pub role: u8,
     /// What the other decoder has to be told.
     pub verdict: Verdict,
 }
@@ -87,6 +114,8 @@ pub enum Verdict {
     Opaque,
     /// A request for a tunnel was refused.
     Resume,
+    /// The response under way turned out to answer HEAD.
+    NoBody,
 }
 
 impl Stitcher {
@@ -94,7 +123,13 @@ impl Stitcher {
     pub fn bytes_held(&self) -> usize {
         let boxed = |e: &Option<Box<Exchange>>| e.as_ref().map_or(0, |e| e.bytes_held());
         let waiting = self.waiting.as_ref().map_or(0, |(e, _)| e.bytes_held());
-        self.pending_bytes + boxed(&self.answering) + boxed(&self.spare) + waiting
+        let early = self.early.as_ref().map_or(0, |early| early.exchange.bytes_held());
+        self.pending_bytes + boxed(&self.answering) + boxed(&self.spare) + waiting + early
+    }
+
+    /// Whether requests are sent before their predecessors are answered.
+    pub fn pipelined(&self) -> bool {
+        self.pipelined
     }
 
     /// Whether a request waits or a response is under way.
@@ -102,18 +137,20 @@ impl Stitcher {
         !self.pending.is_empty() || self.answering.is_some()
     }
 
-    /// The connection ended: what was asked will not be answered.
-    pub fn close(&mut self, cx: &mut Context<'_>, time_ns: u64, bodies: &mut String) {
+    /// The connection ended: what was asked will not be answered. Where nobody saw the end, that is not known.
+    pub fn close(&mut self, cx: &mut Context<'_>, time_ns: u64, end: End, bodies: &mut String) {
         if self.waiting.take().is_some() {
             lost(cx, "pair_unsure", 1);
         }
+        self.forget_early(cx);
         match self.answering.take() {
             Some(_) if self.tentative => lost(cx, "pair_unsure", 1),
+            Some(_) if end == End::Unseen => lost(cx, "response_lost", 1),
             Some(exchange) => exchange.emit(cx, exchange.response_ns, "", bodies),
             None => {}
         }
         for exchange in std::mem::take(&mut self.pending) {
-            if self.unsure {
+            if self.unsure || end == End::Unseen {
                 lost(cx, "response_lost", 1);
             } else {
                 exchange.emit(cx, time_ns, NO_RESPONSE, bodies);
@@ -125,6 +162,9 @@ impl Stitcher {
     /// Requests may have passed unseen.
     fn requests_lost(&mut self, cx: &mut Context<'_>) {
         self.unsure |= self.pipelined;
+        self.request_gap = true;
+        // Its request is the one that was lost.
+        self.forget_early(cx);
         self.receiving = Receiving::Nothing;
         for exchange in &mut self.pending {
             exchange.doubtful = true;
@@ -143,6 +183,10 @@ impl Stitcher {
             self.spare = Some(exchange);
         }
         self.begun = true;
+        self.request_gap = false;
+        if self.meets_early(cx, head, time_ns) {
+            return;
+        }
         let silent = time_ns.saturating_sub(self.last_ns) >= PIPELINE_SILENCE_NS;
         if self.unsure && self.pipelined && silent && !self.busy() {
             self.unsure = false;
@@ -160,6 +204,7 @@ impl Stitcher {
         }
         let mut exchange = self.spare.take().unwrap_or_default();
         exchange.begin(head, time_ns);
+        exchange.role = self.role;
         self.pending_bytes += exchange.bytes_held();
         self.pending.push_back(exchange);
         self.receiving = Receiving::Last;
@@ -184,6 +229,14 @@ impl Stitcher {
         self.unsure &= self.pipelined;
         let first = self.pending.front().is_some_and(|e| before(e)).then(|| self.pending.pop_front()).flatten();
         let Some(mut exchange) = first else {
+            if self.in_step(cx) && status != 101 {
+                self.forget_early(cx);
+                let mut exchange = self.spare.take().unwrap_or_default();
+                exchange.begin_answered(head, time_ns);
+                self.early = Some(Early { exchange, began_ns: time_ns, ended_ns: None });
+                self.answer = Answer::Early;
+                return Next::Body(head.fields.response_framing(status, ""));
+            }
             self.answer = Answer::Orphan;
             lost(cx, if self.begun { "request_lost" } else { "joined_midstream" }, 1);
             return Next::Body(head.fields.response_framing(status, ""));
@@ -205,6 +258,48 @@ impl Stitcher {
             false => Verdict::Nothing,
         };
         if tunnel { Next::Opaque } else { Next::Body(framing) }
+    }
+
+    /// Whether every message so far was seen, so that a response without a request can only be ahead of it.
+    fn in_step(&self, cx: &Context<'_>) -> bool {
+        !self.unsure && !self.tentative && !self.request_gap && (self.begun || !cx.conn.existing)
+    }
+
+    /// Pairs a request that begins with a response that came before it, if there is one.
+    fn meets_early(&mut self, cx: &mut Context<'_>, head: &Head<'_, '_>, time_ns: u64) -> bool {
+        let Some(mut early) = self.early.take() else { return false };
+        let Start::Request { method, .. } = head.start else { return false };
+        let near = time_ns.abs_diff(early.began_ns) <= LATE_REQUEST_NS;
+        if !near || self.busy() || method.eq_ignore_ascii_case("CONNECT") {
+            lost(cx, "request_lost", 1);
+            // If it was that of this request all the same, the next one is not.
+            self.unsure = true;
+            self.answer = Answer::Orphan;
+            return false;
+        }
+        let mut exchange = self.spare.take().unwrap_or_default();
+        exchange.begin(head, time_ns.min(early.began_ns));
+        exchange.role = self.role;
+        exchange.take_answer(&mut early.exchange);
+        self.answering = Some(exchange);
+        self.receiving = Receiving::Answering;
+        self.answered_ns = early.ended_ns;
+        if early.ended_ns.is_none() {
+            self.answer = Answer::Paired;
+            if method.eq_ignore_ascii_case("HEAD") {
+                self.verdict = Verdict::NoBody;
+            }
+        }
+        true
+    }
+
+    fn forget_early(&mut self, cx: &mut Context<'_>) {
+        if self.early.take().is_some() {
+            lost(cx, "request_lost", 1);
+            if self.answer == Answer::Early {
+                self.answer = Answer::Orphan;
+            }
+        }
     }
 
     fn forget_first(&mut self, cx: &mut Context<'_>, reason: &'static str) {
@@ -291,6 +386,9 @@ impl Events for Requests<'_, '_, '_> {
     fn end(&mut self, time_ns: u64) {
         self.stitcher.last_ns = time_ns;
         self.stitcher.receiving = Receiving::Nothing;
+        if let Some(answered_ns) = self.stitcher.answered_ns.take() {
+            self.stitcher.finish(self.cx, answered_ns, self.bodies);
+        }
     }
 
     fn desync(&mut self, reason: &'static str, bytes: u64) {
@@ -312,6 +410,17 @@ pub struct Responses<'s, 'c, 'x> {
     pub now_ns: u64,
 }
 
+impl Responses<'_, '_, '_> {
+    /// The exchange that the response under way belongs to.
+    fn current(&mut self) -> Option<&mut Exchange> {
+        match self.stitcher.answer {
+            Answer::Paired => self.stitcher.answering.as_deref_mut(),
+            Answer::Early => self.stitcher.early.as_mut().map(|early| &mut *early.exchange),
+            Answer::Nothing | Answer::Interim | Answer::Orphan => None,
+        }
+    }
+}
+
 impl Events for Responses<'_, '_, '_> {
     fn head(&mut self, head: &Head<'_, '_>, time_ns: u64) -> Next {
         let Start::Response { status, .. } = head.start else { return Next::Body(Framing::None) };
@@ -330,7 +439,7 @@ impl Events for Responses<'_, '_, '_> {
 
     fn body(&mut self, bytes: &[u8]) {
         let (max, now_ns) = (self.cx.settings.body_bytes_max, self.now_ns);
-        if let Some(exchange) = self.stitcher.answering.as_mut().filter(|_| self.stitcher.answer == Answer::Paired) {
+        if let Some(exchange) = self.current() {
             exchange.response_body.push(bytes, max);
             exchange.response_ns = now_ns;
         }
@@ -338,7 +447,7 @@ impl Events for Responses<'_, '_, '_> {
 
     fn body_gap(&mut self, bytes: u64) {
         let now_ns = self.now_ns;
-        if let Some(exchange) = self.stitcher.answering.as_mut().filter(|_| self.stitcher.answer == Answer::Paired) {
+        if let Some(exchange) = self.current() {
             exchange.response_body.skip(bytes);
             exchange.response_ns = now_ns;
         }
@@ -347,14 +456,31 @@ impl Events for Responses<'_, '_, '_> {
     fn end(&mut self, time_ns: u64) {
         let answer = std::mem::take(&mut self.stitcher.answer);
         self.stitcher.last_ns = time_ns;
-        if answer == Answer::Paired {
-            self.stitcher.finish(self.cx, time_ns, self.bodies);
+        match answer {
+            Answer::Paired => self.stitcher.finish(self.cx, time_ns, self.bodies),
+            Answer::Early => {
+                if let Some(early) = &mut self.stitcher.early {
+                    early.ended_ns = Some(time_ns);
+                }
+            }
+            Answer::Nothing | Answer::Interim | Answer::Orphan => {}
         }
     }
 
     fn desync(&mut self, reason: &'static str, bytes: u64) {
         self.stitcher.unsure = true;
-        self.stitcher.answer = Answer::Nothing;
+        match std::mem::take(&mut self.stitcher.answer) {
+            Answer::Paired => {
+                if self.stitcher.answering.take().is_some() {
+                    lost(self.cx, "response_lost", 1);
+                }
+                if self.stitcher.receiving == Receiving::Answering {
+                    self.stitcher.receiving = Receiving::Nothing;
+                }
+            }
+            Answer::Early => self.stitcher.forget_early(self.cx),
+            Answer::Nothing | Answer::Interim | Answer::Orphan => {}
+        }
         self.cx.ledger.add(Source::Reassembly, super::TABLE, reason, 1, bytes);
     }
 

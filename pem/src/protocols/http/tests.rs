@@ -100,7 +100,7 @@ impl Talk {
     }
 
     fn close(&mut self) -> &mut Self {
-        self.with(|http, cx, now| http.close(cx, now))
+        self.with(|http, cx, now| http.close(cx, now, End::Closed))
     }
 
     /// `METHOD path -> status req_body|resp_body req_size/resp_size` of each row.
@@ -313,6 +313,94 @@ fn a_lost_response_costs_its_own_exchange_only() {
     talk.req("GET /3 HTTP/1.1\r\n\r\n").resp(OK);
     assert_eq!(talk.short(), ["GET /2 -> 200 |ok 0/2", "GET /3 -> 200 |ok 0/2"]);
     assert_eq!((talk.lost("gap_in_head"), talk.lost("response_lost")), (1, 1));
+}
+
+#[test]
+fn a_chunked_response_whose_end_was_not_seen_ends_when_it_last_moved() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab";
+    let mut talk = Talk::new();
+    talk.req("GET /c HTTP/1.1\r\n\r\n").resp(head).resp_gap(50_000);
+    talk.now_ns += 60_000_000_000;
+    talk.req("GET /n HTTP/1.1\r\n\r\n");
+    assert_eq!(talk.rows.len(), 1, "who asks again has his answer");
+    assert_eq!(talk.rows[0].latency, 2_000);
+    talk.resp(OK);
+    assert_eq!(talk.rows.len(), 2, "{:?}", talk.short());
+    // Where answers may lag behind requests, the next one ends it: not at its own time.
+    let mut talk = Talk::new();
+    talk.req("GET /c HTTP/1.1\r\n\r\nGET /n HTTP/1.1\r\n\r\n").resp(head).resp_gap(50_000);
+    talk.now_ns += 60_000_000_000;
+    talk.resp(OK);
+    assert_eq!(talk.rows[0].latency, 2_000);
+    assert_eq!(talk.rows.len(), 2, "{:?}", talk.short());
+}
+
+#[test]
+fn a_gap_of_unknown_length_costs_what_is_under_way() {
+    let mut talk = Talk::new();
+    talk.req("GET /1 HTTP/1.1\r\n\r\n").resp("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc");
+    talk.resp_gap(0);
+    talk.req("GET /2 HTTP/1.1\r\n\r\n").resp(OK);
+    talk.req("GET /3 HTTP/1.1\r\n\r\n").resp(OK);
+    assert_eq!(talk.short(), ["GET /2 -> 200 |ok 0/2", "GET /3 -> 200 |ok 0/2"]);
+    assert_eq!((talk.lost("gap_unknown"), talk.lost("response_lost")), (1, 1));
+}
+
+#[test]
+fn a_response_before_its_request_waits_for_it() {
+    let mut talk = Talk::new();
+    // Whole before it, or in part; with a body on both sides.
+    talk.resp(OK).req("GET /1 HTTP/1.1\r\n\r\n");
+    talk.resp("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nab");
+    talk.req("POST /2 HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nx").req("yz").resp("cd");
+    talk.resp(OK).req("POST /3 HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nx").req("yz");
+    // A response to HEAD has the length of what it does not have.
+    talk.resp("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n").req("HEAD /4 HTTP/1.1\r\n\r\n");
+    talk.req("GET /5 HTTP/1.1\r\n\r\n").resp(OK);
+    assert_eq!(
+        talk.short(),
+        [
+            "GET /1 -> 200 |ok 0/2",
+            "POST /2 -> 200 xyz|abcd 3/4",
+            "POST /3 -> 200 xyz|ok 3/2",
+            "HEAD /4 -> 200 | 0/0",
+            "GET /5 -> 200 |ok 0/2",
+        ]
+    );
+    assert_eq!(talk.rows[0].message, "OK");
+    assert!(talk.rows[0].resp_headers.contains("text/plain"), "{:?}", talk.rows[0]);
+    assert_eq!(talk.lost("request_lost"), 0);
+}
+
+#[test]
+fn a_response_whose_request_does_not_come_soon_costs_its_own_exchange_only() {
+    let mut talk = Talk::new();
+    talk.req("GET /1 HTTP/1.1\r\n\r\n").resp(OK).resp(OK);
+    talk.now_ns += 10_000_000_000;
+    talk.req("GET /3 HTTP/1.1\r\n\r\n").resp(OK);
+    talk.req("GET /4 HTTP/1.1\r\n\r\n").resp(OK);
+    assert_eq!(talk.short(), ["GET /1 -> 200 |ok 0/2", "GET /3 -> 200 |ok 0/2", "GET /4 -> 200 |ok 0/2"]);
+    assert_eq!(talk.lost("request_lost"), 1);
+    // Of a connection joined midway, what was asked before is no late request.
+    let mut talk = Talk::new();
+    talk.facts.existing = true;
+    talk.resp(OK).req("GET /1 HTTP/1.1\r\n\r\n").resp(OK);
+    assert_eq!(talk.short(), ["GET /1 -> 200 |ok 0/2"]);
+    assert_eq!(talk.lost("joined_midstream"), 1);
+}
+
+#[test]
+fn what_is_under_way_when_the_connection_is_let_go_is_lost_and_no_row() {
+    for answer in ["", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc", "HTTP/1.1 200 OK\r\n\r\nuntil the end"] {
+        let mut talk = Talk::new();
+        talk.req("GET /1 HTTP/1.1\r\n\r\n");
+        if !answer.is_empty() {
+            talk.resp(answer);
+        }
+        talk.with(|http, cx, now| http.close(cx, now, End::Unseen));
+        assert!(talk.rows.is_empty(), "{answer:?}: {:?}", talk.short());
+        assert_eq!(talk.lost("response_lost"), 1, "{answer:?}");
+    }
 }
 
 #[test]
@@ -588,7 +676,10 @@ proptest! {
             let begin = response.len() - body.len();
             let (from, to) = (begin + from.index(body.len()), begin + to.index(body.len()));
             let (from, to) = (from.min(to), from.max(to));
-            talk.resp(&response[..from]).resp_gap((to - from) as u64);
+            talk.resp(&response[..from]);
+            if to > from {
+                talk.resp_gap((to - from) as u64);
+            }
             cut(&response[to..], &cuts).into_iter().for_each(|piece| { talk.resp(piece); });
         }
         let sizes: Vec<_> = talk.rows.iter().map(|r| (r.path.clone(), r.status, r.resp_size as usize)).collect();

@@ -6,7 +6,10 @@ pub static NETWORK_STATS: TableSpec = TableSpec {
     description: "Traffic of each network namespace (pod, or the host itself), sampled; counters run from its start.",
     columns: &[
         ColumnSpec::time("When the sample was taken."),
-        ColumnSpec::label("pod_id", "Id of the pod; empty for the host's own network."),
+        ColumnSpec::label(
+            "pod_id",
+            "Id of the pod, else of the container, else of the network namespace; empty for the host's own network.",
+        ),
         ColumnSpec::bytes("rx_bytes", "Bytes received.").counter(),
         ColumnSpec::int("rx_packets", "Packets received.").counter().unit(Unit::Count),
         ColumnSpec::int("rx_errors", "Receive errors.").counter().unit(Unit::Count),

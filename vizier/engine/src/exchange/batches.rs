@@ -1,13 +1,14 @@
 //! Record batches as Flight messages: small ones joined, large ones cut, memory that a slice does not show left behind.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Int32Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::{concat_batches, take};
 use arrow::datatypes::{DataType, Int32Type, SchemaRef};
 use arrow::error::ArrowError;
-use arrow::ipc::CompressionType;
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
+use arrow::ipc::{CompressionType, root_as_message};
 use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
@@ -17,13 +18,16 @@ use futures::{Stream, StreamExt};
 use prost::Message;
 use tonic::Status;
 
+use super::MESSAGE_BYTES_MAX;
 use super::wire::Usage;
-use crate::error::from_status;
+use crate::error::{Fault, REASON_CHARS_MAX, fault_in, from_status};
 
 /// Batches smaller than this wait for others: what each message costs is worth some hundred rows.
 pub(crate) const BATCH_ROWS_MIN: usize = 4096;
 /// Batches larger than this are cut, so that the stream's window, not the size of a batch, bounds what is in flight.
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Rows of one message at most. Operators give some thousands.
+const ROWS_MAX: i64 = 1 << 24;
 /// Smaller batches are sent as they are: compressing costs both sides more than the bytes on a link of a cluster.
 const COMPRESS_BYTES_MIN: usize = 16 << 10;
 
@@ -122,40 +126,87 @@ pub(crate) fn decode(
     on_message: impl Fn(usize) + Send + 'static,
     on_usage: impl Fn(Usage) -> Result<()> + Send + 'static,
 ) -> BoxStream<'static, Result<RecordBatch>> {
-    let data = messages.filter_map(move |message| {
+    // A run that is out of processor time is told by the agent that used it which function that was: its word comes next.
+    let mut over = None;
+    let data = messages.map(Some).chain(futures::stream::once(async { None })).filter_map(move |message| {
         let data = match message {
-            Ok(data) => {
+            Some(Ok(data)) => {
                 on_message(data.data_header.len() + data.data_body.len() + data.app_metadata.len());
                 let used = match data.app_metadata.is_empty() {
                     true => Ok(()),
-                    false => Usage::decode(data.app_metadata.clone())
-                        .map_err(|e| DataFusionError::External(Box::new(e)))
-                        .and_then(&on_usage),
+                    false => Usage::decode(data.app_metadata.clone()).map_err(malformed).and_then(&on_usage),
                 };
-                match used {
+                let before = over.take();
+                match before.map_or(used, Err).and_then(|()| bounded(&data)) {
                     Ok(()) => (!data.data_header.is_empty()).then_some(Ok(data)),
+                    Err(e) if matches!(fault_in(&e), Some(Fault::Function(_))) && data.data_header.is_empty() => {
+                        over = Some(e);
+                        None
+                    }
                     Err(e) => Some(Err(FlightError::ExternalError(Box::new(e)))),
                 }
             }
-            Err(status) => Some(Err(FlightError::Tonic(Box::new(status)))),
+            Some(Err(status)) => Some(Err(FlightError::Tonic(Box::new(status)))),
+            None => over.take().map(|e| Err(FlightError::ExternalError(Box::new(e)))),
         };
         futures::future::ready(data)
     });
-    FlightRecordBatchStream::new_from_flight_data(data)
+    // What one agent sends must not end the query of all, not even by a panic of what reads it.
+    let batches = AssertUnwindSafe(FlightRecordBatchStream::new_from_flight_data(data)).catch_unwind();
+    batches
         .map(move |batch| match batch {
             // The schema on Vizier says more (descriptions) than the one that travelled.
-            Ok(batch) => {
+            Ok(Ok(batch)) => {
                 let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-                Ok(RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)?)
+                RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options).map_err(malformed)
             }
-            Err(FlightError::Tonic(status)) => Err(from_status(&status)),
-            Err(FlightError::ExternalError(e)) => Err(match e.downcast::<DataFusionError>() {
+            Ok(Err(FlightError::Tonic(status))) => Err(from_status(&status)),
+            Ok(Err(FlightError::ExternalError(e))) => Err(match e.downcast::<DataFusionError>() {
                 Ok(e) => *e,
-                Err(e) => DataFusionError::External(e),
+                Err(e) => malformed(e),
             }),
-            Err(e) => Err(DataFusionError::External(Box::new(e))),
+            Ok(Err(e)) => Err(malformed(e)),
+            Err(_) => Err(malformed("it is in no form that can be read")),
         })
         .boxed()
+}
+
+/// Looks at what a message says of its size, before anything is allocated by it.
+fn bounded(data: &FlightData) -> Result<()> {
+    if data.data_header.is_empty() {
+        return Ok(());
+    }
+    let message = root_as_message(&data.data_header).map_err(malformed)?;
+    let batch = message
+        .header_as_record_batch()
+        .or_else(|| message.header_as_dictionary_batch().and_then(|dictionary| dictionary.data()));
+    let Some(batch) = batch else { return Ok(()) };
+    if !(0..=ROWS_MAX).contains(&batch.length()) {
+        return Err(malformed(format!("a batch of {} rows", batch.length())));
+    }
+    if batch.compression().is_none() {
+        return Ok(());
+    }
+    let mut unpacked = 0u64;
+    for buffer in batch.buffers().iter().flatten() {
+        let from = usize::try_from(buffer.offset()).unwrap_or(usize::MAX);
+        let prefix = data.data_body.get(from..).and_then(|rest| rest.first_chunk::<8>());
+        // Too short for one is empty; -1 is a buffer that was left as it is.
+        if let (Some(prefix), true) = (prefix, buffer.length() >= 8) {
+            let claimed = i64::from_le_bytes(*prefix);
+            unpacked = unpacked.saturating_add(u64::try_from(claimed).unwrap_or(0));
+        }
+    }
+    if unpacked > MESSAGE_BYTES_MAX as u64 {
+        return Err(malformed(format!("a batch of {unpacked} bytes, unpacked")));
+    }
+    Ok(())
+}
+
+/// An agent's answer is not what it should be: its gap.
+fn malformed(why: impl std::fmt::Display) -> DataFusionError {
+    let why: String = why.to_string().chars().take(REASON_CHARS_MAX).collect();
+    Fault::Node(format!("it sent a malformed answer: {why}")).into()
 }
 
 /// Without the parts of dictionaries and string buffers that no row of the batch refers to.

@@ -114,6 +114,8 @@ pub enum AdoptError {
 pub struct Registry {
     state: Mutex<State>,
     generation: AtomicU64,
+    /// Agents connected at once; 0 for as many as come.
+    agents_max: usize,
 }
 
 #[derive(Debug, Default)]
@@ -191,6 +193,11 @@ impl Registry {
     /// Knows nobody.
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// Knows nobody, and takes so many at once.
+    pub fn bounded(agents_max: usize) -> Arc<Self> {
+        Arc::new(Self { agents_max: agents_max.max(1), ..Self::default() })
     }
 
     /// Results name these agents as missing until they connect.
@@ -385,6 +392,12 @@ impl Registry {
             return Some(format!("its certificate is for {identity}: enrol it again, or give it its own certificate"));
         }
         let state = self.lock();
+        let others = state.agents.values().filter(|entry| entry.link.is_some() && entry.info.id != info.id).count();
+        if self.agents_max > 0 && others >= self.agents_max {
+            return Some(format!(
+                "this vizier has {others} agents, and takes no more: give the others one of their own"
+            ));
+        }
         let twin = state
             .agents
             .values()

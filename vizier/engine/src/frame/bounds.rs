@@ -10,6 +10,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use host::error::Error;
 
 use super::failure::invalid;
+use super::widths;
 
 /// Operators of a plan; one that is used in two places counts twice, as it runs twice. The largest bundled script has forty.
 /// A thousand take a second to optimise.
@@ -34,14 +35,9 @@ pub(super) fn check(plan: &LogicalPlan) -> std::result::Result<(), Error> {
             Some("select those that are needed before joining"),
         ));
     }
-    let Size { operators, depth } = size(plan).map_err(|e| Error::Internal(e.strip_backtrace()))?;
-    if operators > OPERATORS_MAX {
-        let said = if operators == u64::MAX { "more than can be counted".to_owned() } else { operators.to_string() };
-        return Err(invalid(
-            format!("the query has {said} operators, at most {OPERATORS_MAX} are allowed"),
-            Some("a frame that is used several times counts each time: aggregate it first, or ask in several queries"),
-        ));
-    }
+    let Size { operators: count, depth } = size(plan).map_err(|e| Error::Internal(e.strip_backtrace()))?;
+    operators(count)?;
+    widths::check(plan)?;
     if depth > DEPTH_MAX {
         return Err(invalid(
             format!("the query is {depth} operators deep, at most {DEPTH_MAX} are allowed"),
@@ -49,6 +45,18 @@ pub(super) fn check(plan: &LogicalPlan) -> std::result::Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+/// Refuses so many.
+pub(super) fn operators(count: u64) -> std::result::Result<(), Error> {
+    if count <= OPERATORS_MAX {
+        return Ok(());
+    }
+    let said = if count == u64::MAX { "more than can be counted".to_owned() } else { count.to_string() };
+    Err(invalid(
+        format!("the query has {said} operators, at most {OPERATORS_MAX} are allowed"),
+        Some("what is used several times counts each time: aggregate it first, or ask in several queries"),
+    ))
 }
 
 /// Of a plan.

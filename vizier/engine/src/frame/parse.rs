@@ -10,7 +10,8 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use host::error::Error;
 
 use super::context::Context;
-use super::{failure, size};
+use super::{expansion, failure, size};
+use crate::error::Fault;
 use crate::functions;
 use crate::query::Query;
 
@@ -43,6 +44,7 @@ pub(super) fn condition(text: &str, schema: &DFSchema, query: &Query) -> Result<
 fn parse(text: &str, schema: &DFSchema, query: &Query) -> Result<Expr> {
     let mut parser = DFParserBuilder::new(text).with_dialect(&GenericDialect {}).build()?;
     let parsed = parser.parse_into_expr()?;
+    expansion::check(&parsed.expr).map_err(Fault::Function)?;
     if let Some(alias) = &parsed.alias {
         return Err(DataFusionError::Plan(format!("an expression has its name beside it: leave out `as {alias}`")));
     }

@@ -143,6 +143,16 @@ impl Cluster {
         })
     }
 
+    pub fn query_over(&self, range: TimeRange) -> Arc<Query> {
+        self.engine.query(QueryContext {
+            range,
+            now_ns: T0,
+            deadline: Instant::now() + Duration::from_secs(60),
+            policy: Arc::new(AllowAll),
+            meter: Arc::new(Meter::new(Budget::default())),
+        })
+    }
+
     pub async fn run(&self, sql: &str) -> Result<Done, Error> {
         run(self.query(), sql).await
     }

@@ -10,7 +10,7 @@ use vizier_engine::completeness::Completeness;
 use vizier_engine::exchange::{AgentState, Limits};
 
 use super::data::T0;
-use super::harness::{Cluster, id_of, info, within};
+use super::harness::{Cluster, collect, id_of, info, run, within};
 
 const S: i64 = 1_000_000_000;
 
@@ -41,7 +41,12 @@ fn store() -> Arc<Store> {
 }
 
 async fn told(cluster: &Cluster, range: TimeRange, tables: &[&str]) -> Completeness {
-    cluster.query().completeness(range, tables).await.unwrap()
+    let query = cluster.query_over(range);
+    for table in tables {
+        let frame = query.backend().table(table, None).unwrap();
+        collect(query.clone(), frame).await.unwrap();
+    }
+    query.completeness().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -82,10 +87,49 @@ async fn an_agent_that_restarted_says_since_when_it_knows() {
         let told = told(&cluster, past, &["http_events", "conn_stats"]).await;
         let expired: Vec<_> = told.expired.iter().map(|e| (e.agent.clone(), e.table.as_str(), e.oldest_ns)).collect();
         let oldest_ns = T0 + 200 * S;
-        assert_eq!(expired, [(id_of(0), "http_events", oldest_ns), (id_of(0), "conn_stats", oldest_ns)]);
+        assert_eq!(expired, [(id_of(0), "conn_stats", oldest_ns), (id_of(0), "http_events", oldest_ns)]);
         relink(&mut cluster, since(200)).await;
     }
     assert_eq!(told(&cluster, seconds(200, 300), &["http_events"]).await, Completeness::default());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn losses_are_told_of_what_was_read_and_when() {
+    let cluster = Cluster::start(vec![store()]).await;
+    let unseen = |told: Completeness| told.losses.iter().map(|loss| loss.unseen_ns / S as u64).sum::<u64>();
+    // A scan that names a range of its own, beside one in the run's.
+    let query = cluster.query_over(seconds(0, 5));
+    for range in [None, Some(seconds(12, 15))] {
+        let frame = query.backend().table("http_events", range).unwrap();
+        collect(query.clone(), frame).await.unwrap();
+    }
+    assert_eq!(unseen(query.completeness().await.unwrap()), 3);
+    // A condition narrows what was read.
+    let query = cluster.query_over(seconds(0, 30));
+    let at = T0 + 18 * S;
+    run(query.clone(), &format!("select count(*) from http_events where time_ >= to_timestamp_nanos({at})"))
+        .await
+        .unwrap();
+    assert_eq!(unseen(query.completeness().await.unwrap()), 2);
+    // Two parts that lie apart: each second is told once, however often it was read.
+    let query = cluster.query_over(seconds(0, 30));
+    for (from, to) in [(9, 12), (11, 13), (17, 18), (17, 18)] {
+        let frame = query.backend().table("http_events", Some(seconds(from, to))).unwrap();
+        collect(query.clone(), frame).await.unwrap();
+    }
+    assert_eq!(unseen(query.completeness().await.unwrap()), 4);
+    // A subquery's table is read too, and what was only planned is not.
+    let query = cluster.query_over(seconds(0, 30));
+    query.backend().table("http_events", None).unwrap().explain().unwrap();
+    assert_eq!(query.completeness().await.unwrap(), Completeness::default());
+    run(query.clone(), "select 1 where (select count(*) from http_events) = 0").await.unwrap();
+    assert_eq!(unseen(query.completeness().await.unwrap()), 10);
+    // Who asks for whatever there is hears of losses in the run's range.
+    let query = cluster.query_over(seconds(13, 30));
+    let whatever = TimeRange { start_ns: 0, end_ns: T0 + 30 * S };
+    let frame = query.backend().table("http_events", Some(whatever)).unwrap();
+    collect(query.clone(), frame).await.unwrap();
+    assert_eq!(unseen(query.completeness().await.unwrap()), 7);
 }
 
 /// Ends the agent's link and dials another one as `info`.

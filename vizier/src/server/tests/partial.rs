@@ -111,15 +111,31 @@ async fn an_agent_may_not_call_itself_by_anothers_name() {
 async fn peers_that_never_shake_hands_do_not_keep_agents_out() {
     let vizier = Harness::with_limits(crate::Limits { handshakes: 3, ..Default::default() }).await;
     let addr = vizier.agents_addr();
-    // One place is left; and nonsense gives its place back at once.
+    // More than there are places, and none of them says a word.
     let mut idle = Vec::new();
-    for _ in 0..2 {
+    for _ in 0..10 {
         idle.push(tokio::net::TcpStream::connect(addr).await.unwrap());
     }
     for _ in 0..5 {
         let mut bogus = tokio::net::TcpStream::connect(addr).await.unwrap();
         tokio::io::AsyncWriteExt::write_all(&mut bogus, b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     }
+    let began = std::time::Instant::now();
     let _a = vizier.agent("node-a", 1, 1).await;
+    // Long before the idle ones are given up.
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    vizier.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_beyond_the_limit_are_refused_with_what_to_do() {
+    let vizier = Harness::with_limits(crate::Limits { agents: 1, ..Default::default() }).await;
+    let first = vizier.agent("node-a", 1, 1).await;
+    let mut second = vizier.dial(&vizier.identity("node-b"), "node-b", 2, harness::store(1)).await;
+    let reason = second.ended().await.unwrap_err();
+    assert!(reason.contains("has 1 agents, and takes no more"), "{reason}");
+    // One that is known may come again: it is no further one.
+    let _again = vizier.agent("node-a", 1, 1).await;
+    drop(first);
     vizier.stop().await;
 }

@@ -22,6 +22,14 @@ fn run(args: Args) -> Result<()> {
         "emit-deaf" => loop {
             let _ = Columns::new().int64("n", 0..10_000).emit("numbers");
         },
+        "inline" => loop {
+            // Held by nobody but the host's plan.
+            pyxis_sdk::inline(Columns::new().int64("n", 0..100_000))?;
+        },
+        "wordy" => fail!("{}", "é".repeat(1 << 20)),
+        "print-nothing" => loop {
+            info!("");
+        },
         "tables" => {
             for i in 0.. {
                 Columns::new().int64("n", [i]).emit(&format!("t{i}"))?;
