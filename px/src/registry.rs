@@ -217,7 +217,7 @@ impl Registry {
         match newest {
             Some((_, tag)) => Ok(self.place.at_tag(tag)),
             None => {
-                let shown: Vec<String> = tags.iter().take(20).map(|tag| sanitize(tag)).collect();
+                let shown: Vec<_> = tags.iter().take(20).map(|tag| sanitize(tag)).collect();
                 let shown = if shown.is_empty() { "none".into() } else { shown.join(", ") };
                 Err(Error::new(Code::NotFound, format!("{} has no version", self.place))
                     .hint(format!("its tags are {shown}; name one")))

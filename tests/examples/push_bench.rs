@@ -6,16 +6,13 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use serde_json::json;
 use tests::needs::met;
-use tests::{Need, Pyxis, Result, programs};
+use tests::{Need, Pyxis, Registry, Result, programs};
 
 /// Functions of the generated plugin: so many make 1 MB.
 const FUNCTIONS: usize = 2_600;
@@ -48,7 +45,7 @@ fn main() -> Result<()> {
             match (way, &registry) {
                 ("run FILE", _) => run(&pyxis, file)?,
                 (_, Some(registry)) if way.starts_with("push") => {
-                    let place = format!("{}/big", registry.host);
+                    let place = format!("{}/big", registry.host());
                     pyxis.text(&["plugin", "push", file, &place])?;
                     pyxis.text(&["plugin", "install", &place])?;
                     run(&pyxis, "big")?;
@@ -142,45 +139,4 @@ fn build(pyxis: &Pyxis, dir: &Path, version: u32) -> Result<PathBuf> {
     });
     fs::write(dir.join("plugin.toml"), lines.collect::<Vec<_>>().join("\n") + "\n")?;
     Ok(PathBuf::from(pyxis.text(&["plugin", "build", text(dir)?])?.trim()))
-}
-
-/// Debian's registry on loopback.
-struct Registry {
-    child: Child,
-    host: String,
-}
-
-impl Registry {
-    fn start(folder: &Path) -> Result<Option<Self>> {
-        let Some(program) = programs::find("docker-registry") else {
-            eprintln!("SKIPPED: through a registry: docker-registry is not installed");
-            return Ok(None);
-        };
-        let host = format!("127.0.0.1:{}", TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
-        let config = folder.join("registry.yml");
-        let data = folder.join("registry");
-        fs::write(
-            &config,
-            format!(
-                "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n",
-                data.display()
-            ),
-        )?;
-        let mut command = Command::new(program);
-        command.arg("serve").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let registry = Self { child: command.spawn()?, host };
-        let began = Instant::now();
-        while TcpStream::connect(&registry.host).is_err() {
-            ensure!(began.elapsed() < Duration::from_secs(20), "the registry does not listen");
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(Some(registry))
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

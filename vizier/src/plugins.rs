@@ -8,6 +8,7 @@ pub mod distribution;
 mod policy;
 pub mod store;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,6 +43,8 @@ pub struct Plugins {
     policy: Policy,
     scripts: Arc<Scripts>,
     distribution: Arc<dyn Distribution>,
+    /// Why enabled plugins that are no scripts cannot be used, by name.
+    problems: std::sync::Mutex<BTreeMap<String, String>>,
     /// Done once what is enabled is known to whatever runs it.
     restored: OnceCell<()>,
     /// One change at a time: each looks first and acts then.
@@ -64,7 +67,8 @@ impl Plugins {
             }),
         };
         let (restored, changing) = (OnceCell::new(), Mutex::new(()));
-        Arc::new(Self { store, policy, scripts, distribution, restored, changing })
+        let problems = std::sync::Mutex::default();
+        Arc::new(Self { store, policy, scripts, distribution, problems, restored, changing })
     }
 
     /// Makes what is enabled known to whatever runs it. Everything that needs it waits here, and the first does it.
@@ -116,7 +120,7 @@ impl Plugins {
         let entries = blocking(store, Store::list).await?;
         let there = entries.iter().find(|entry| entry.name == plugin.name && entry.enabled);
         let outcome = decide(&artifact, there, &entries, replace)?;
-        if outcome == Outcome::Unchanged && self.scripts.problem(&plugin.name).is_none() {
+        if outcome == Outcome::Unchanged && self.problem(&plugin.name).is_none() {
             return self.answer(store, &artifact, outcome, String::new()).await;
         }
         // All that can fail for the plugin's own sake does so before it is stored.
@@ -223,7 +227,7 @@ impl Plugins {
             }
         };
         Ok(Plugin {
-            problem: enabled.then(|| self.scripts.problem(&name)).flatten().unwrap_or_default(),
+            problem: enabled.then(|| self.problem(&name)).flatten().unwrap_or_default(),
             name,
             version: record.version,
             kind: record.kind,
@@ -269,14 +273,28 @@ impl Plugins {
 
     /// Tells the whole set of enabled plugins that are no scripts.
     async fn distribute(&self, store: &Arc<Store>, enabled: &[Entry]) {
-        let mut plugins = Vec::new();
+        let (mut plugins, mut problems) = (Vec::new(), BTreeMap::new());
         for entry in enabled.iter().filter(|entry| entry.record.kind != "script") {
             match self.trusted(store, entry).await {
                 Ok(artifact) => plugins.push(Arc::new(artifact)),
-                Err(reason) => tracing::warn!(plugin = %entry.name, %reason, "a plugin cannot be used"),
+                Err(reason) => drop(problems.insert(entry.name.clone(), reason)),
             }
         }
-        self.distribution.enabled(plugins);
+        let distribution = self.distribution.clone();
+        match tokio::task::spawn_blocking(move || distribution.enabled(plugins)).await {
+            Ok(unusable) => problems.extend(unusable),
+            Err(error) => tracing::error!(%error, "handing plugins on ended badly"),
+        }
+        for (plugin, reason) in &problems {
+            tracing::warn!(plugin, reason, "a plugin cannot be used");
+        }
+        *self.problems.lock().expect("no panic while it is held") = problems;
+    }
+
+    /// Why an enabled plugin cannot be used, if it cannot.
+    fn problem(&self, name: &str) -> Option<String> {
+        let distributed = || self.problems.lock().expect("no panic while it is held").get(name).cloned();
+        self.scripts.problem(name).or_else(distributed)
     }
 
     fn store(&self) -> Result<&Arc<Store>, Refusal> {

@@ -18,11 +18,12 @@ use vizier_engine::{AgentId, Engine, EngineConfig, Registry};
 
 use crate::agents;
 use crate::config::Config;
+use crate::functions::Functions;
 use crate::plugins::Plugins;
 use crate::runs::{History, Runs};
 use crate::scripts::Scripts;
 use crate::service::Service;
-use crate::{functions, plugins, socket, tls};
+use crate::{plugins, socket, tls};
 
 /// How long runs get to say goodbye to their clients when Vizier stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -146,11 +147,10 @@ impl Server {
         let Self { unix, tcp, agents, config, engine, history, runtime, .. } = self;
         let stop = CancellationToken::new();
         let runs = Runs::new(&config.limits, stop.clone());
-        functions::load(config.plugins.as_deref(), &runtime, &engine).await;
+        let functions = Functions::load(config.plugins.as_deref(), runtime.clone(), engine.clone()).await;
         let scripts = Scripts::new(runtime, config.plugins.clone(), config.limits.scripts_kept);
         let policy = plugins::Policy { trusted: config.trusted_keys.clone() };
-        let distribution = Arc::new(plugins::distribution::ScriptsOnly);
-        let plugins = Plugins::open(config.state.as_deref(), policy, scripts.clone(), distribution);
+        let plugins = Plugins::open(config.state.as_deref(), policy, scripts.clone(), functions);
         let service =
             Service::new(engine.clone(), scripts.clone(), plugins.clone(), runs, history, config.limits.clone());
         let (health, health_service) = tonic_health::server::health_reporter();

@@ -52,6 +52,8 @@ impl Service {
 
     async fn job(&self, request: ExecuteRequest) -> Result<Job, Refusal> {
         let checked = request::Request::check(request, &self.limits, (self.clock)())?;
+        // SQL calls installed functions too.
+        self.plugins.restore().await;
         let script = match checked.what {
             What::Sql(text) => {
                 let follow = if checked.follow == Follow::Auto { Follow::Refresh } else { checked.follow };
@@ -66,10 +68,7 @@ impl Service {
                     budget: checked.budget,
                 });
             }
-            What::Name(name) => {
-                self.plugins.restore().await;
-                self.scripts.by_name(&name).await?
-            }
+            What::Name(name) => self.scripts.by_name(&name).await?,
             What::Digest(digest) => self.scripts.by_digest(&digest).await?,
             What::Component(bytes) => self.scripts.by_bytes(bytes).await?,
         };

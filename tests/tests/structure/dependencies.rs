@@ -38,7 +38,7 @@ const RULES: &[Rule] = &[
         name: "vizier",
         may: &["vizier-engine", "vizier-api", "pem-tables", "host", "host-manifest", "plugins-artifact"],
         // Plugins come to it from clients; it fetches nothing.
-        never: &["aya", "aya-obj", "oci-client"],
+        never: &["aya", "aya-obj", "hyper-rustls"],
         never_directly: &["wasmtime"],
     },
     Rule {
@@ -51,7 +51,7 @@ const RULES: &[Rule] = &[
         name: "plugins-artifact",
         may: &["host-manifest"],
         // Vizier reads what anybody sends with it: no network, no runtime.
-        never: &["tokio", "wasmtime", "arrow", "reqwest"],
+        never: &["tokio", "wasmtime", "arrow", "hyper", "rustls"],
         never_directly: &[],
     },
     Rule {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use tests::{Need, Pyxis, Result, needs, programs};
+use tests::{Need, Pyxis, Registry, Result, needs, programs};
 
 /// How often Vizier is killed while a plugin is installed. Each time it is back later, and after ten deaths in a row it is given
 /// up.
@@ -190,6 +190,53 @@ fn unsigned_plugins_are_refused_where_a_key_is_trusted() -> Result {
     px(folder.path(), &["plugin", "sign", &packed, "--key", &key("mine.key")])?;
     pyxis.text(&["plugin", "install", &packed])?;
     assert!(pyxis.text(&["run", "hello", "--since", "1h", "--allow-partial", "-o", "csv"])?.lines().count() > 1);
+    Ok(())
+}
+
+#[test]
+fn a_plugin_goes_from_its_author_through_a_registry_to_vizier() -> Result {
+    needs!(Need::Replay);
+    let folder = folder()?;
+    let Some(registry) = Registry::start(folder.path())? else { return Ok(()) };
+    let Some(dir) = plugin(folder.path(), "hello")? else { return Ok(()) };
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let own = |args: &[&str]| px(folder.path(), args).map(|out| out.trim().to_owned());
+    // The author.
+    let packed = own(&["plugin", "pack", dir.to_str().unwrap()])?;
+    own(&["plugin", "keygen", "mine"])?;
+    own(&["plugin", "sign", &packed, "--key", &at("mine.key")])?;
+    let place = format!("{}/team/hello", registry.host());
+    let pushed = own(&["plugin", "push", &packed, &place])?;
+    assert_eq!(pushed, format!("{place}:0.1.0"));
+
+    // Somebody else, who knows the author's key and nothing more.
+    let capture = programs::capture();
+    let pyxis = Pyxis::start(&["--replay", capture.to_str().unwrap(), "--trusted-key", &at("mine.pub")])?;
+    let pulled = own(&["plugin", "pull", &place, "--out", &at("pulled.oci")])?;
+    own(&["plugin", "verify", &pulled, "--key", &at("mine.pub")])?;
+    pyxis.text(&["plugin", "install", &pushed])?;
+    let rows = pyxis.text(&["run", "hello", "--since", "1h", "--allow-partial", "-o", "csv"])?;
+    assert!(rows.starts_with("path,requests,latency_avg\n") && rows.lines().count() > 2, "{rows}");
+    pyxis.text(&["plugin", "remove", "hello"])?;
+    assert!(!pyxis.px(&["run", "hello"])?.status.success());
+
+    // What was changed on its way is not taken, whoever signed what it was.
+    let component = fs::read(dir.join("target/plugins/hello.wasm"))?;
+    let mut bent = 0;
+    for blob in fs::read_dir(at("pulled.oci/blobs/sha256"))?.flatten() {
+        let mut bytes = fs::read(blob.path())?;
+        if bytes == component {
+            let last = bytes.len() / 2;
+            bytes[last] ^= 1;
+            fs::write(blob.path(), bytes)?;
+            bent += 1;
+        }
+    }
+    assert_eq!(bent, 1);
+    let refused = pyxis.px(&["plugin", "install", &pulled])?;
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && stderr.contains("tampered"), "{stderr}");
+    assert!(!pyxis.text(&["plugin", "list"])?.contains("hello"));
     Ok(())
 }
 

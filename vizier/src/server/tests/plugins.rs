@@ -245,3 +245,49 @@ async fn a_vizier_without_a_store_says_so_and_does_all_else() {
         vizier.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installed_function_is_called_by_sql_until_it_is_removed() {
+    let Some(bundled) = plugins() else { return };
+    let text = Artifact::pack(std::fs::read(bundled.join("text.wasm")).unwrap()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let query = || ExecuteRequest {
+        what: Some(What::Sql("select redact_pii('from me@example.com') as t".into())),
+        ..Default::default()
+    };
+    let bare = async || {
+        Harness::with(|config| {
+            config.state = Some(dir.path().to_owned());
+            config.plugins = None;
+        })
+        .await
+    };
+    {
+        let vizier = bare().await;
+        let mut client = vizier.client().await;
+        assert_ne!(harness::execute(&mut client, query()).await.code(), Code::Ok, "nobody has it");
+        let reply = install(&mut client, &text).await.unwrap();
+        let plugin = reply.plugin.unwrap();
+        assert_eq!((plugin.kind.as_str(), plugin.problem.as_str()), ("function", ""));
+        let answer = harness::execute(&mut client, query()).await;
+        assert_eq!(answer.code(), Code::Ok, "{:?}", answer.finished.status);
+        vizier.stop().await;
+    }
+    {
+        let vizier = bare().await;
+        let mut client = vizier.client().await;
+        assert_eq!(harness::execute(&mut client, query()).await.code(), Code::Ok, "after a restart");
+        let remove = RemovePluginRequest { name: "text".into(), version: String::new() };
+        client.remove_plugin(remove).await.unwrap();
+        assert_ne!(harness::execute(&mut client, query()).await.code(), Code::Ok, "it was removed");
+        vizier.stop().await;
+    }
+    // Where the same functions came with Vizier, their names are taken.
+    let vizier = vizier(dir.path(), &[]).await;
+    let mut client = vizier.client().await;
+    let error = install(&mut client, &text).await.unwrap_err();
+    assert_eq!(error.code(), Grpc::InvalidArgument, "{error:?}");
+    assert!(error.message().contains("has a name that is taken"), "{error:?}");
+    assert!(list(&mut client).await.is_empty());
+    vizier.stop().await;
+}
