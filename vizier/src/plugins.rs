@@ -106,7 +106,7 @@ impl Plugins {
             Refusal {
                 code: Code::PermissionDenied,
                 message: format!("this vizier takes signed plugins only: {}", e.message),
-                hint: format!("{hint}\npx plugin sign signs; px up --trusted-key says whose signatures count"),
+                hint: format!("{hint}\npx up --trusted-key says whose signatures count"),
             }
         })?;
         let plugin = artifact.plugin();
