@@ -360,3 +360,91 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
         None => innermost.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// Answers as many requests as there are answers; gives the heads of the requests. `HERE` in an answer is its address.
+    async fn server(answers: &'static [&'static str]) -> (String, JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let task = tokio::spawn(async move {
+            let mut heads = Vec::new();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                heads.push(String::from_utf8(head).unwrap());
+                let answer = answer.replace("HERE", &port.to_string());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            heads
+        });
+        (format!("127.0.0.1:{port}"), task)
+    }
+
+    fn client(host: &str) -> Client {
+        let mut client = Client::new(&Place::parse(&format!("{host}/team/x")).unwrap(), true).unwrap();
+        client.credentials = Some(Credentials::of("me", "secret"));
+        client
+    }
+
+    #[tokio::test]
+    async fn a_token_is_fetched_and_stays_with_the_registry() {
+        let (host, server) = server(&[
+            "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer realm=\"http://127.0.0.1:HERE/token\",service=\"the registry\",scope=\"repository:team/x:pull\"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 13\r\nconnection: close\r\n\r\n{\"token\":\"t\"}",
+            "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://localhost:HERE/blob?x=1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nblob",
+        ])
+        .await;
+        let client = client(&host);
+        client.will_write();
+        let answer = client.send(Ask::of(Method::GET, client.path("blobs/x"))).await.unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (StatusCode::OK, &b"blob"[..]));
+        let heads = server.await.unwrap();
+        assert!(heads[0].starts_with("GET /v2/team/x/blobs/x HTTP/1.1") && !heads[0].contains("authorization"));
+        let token = "GET /token?service=the%20registry&scope=repository:team/x:pull,push HTTP/1.1";
+        assert!(heads[1].starts_with(token) && heads[1].contains("authorization: Basic bWU6c2VjcmV0"), "{}", heads[1]);
+        assert!(heads[2].contains("authorization: Bearer t\r"), "{}", heads[2]);
+        assert!(heads[3].starts_with("GET /blob?x=1 ") && !heads[3].contains("authorization"), "{}", heads[3]);
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_sends_too_much_is_left() {
+        let (host, _server) =
+            server(&["HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\nconnection: close\r\n\r\n0123456789"]).await;
+        let client = client(&host);
+        let ask = Ask { bytes_max: 4, ..Ask::of(Method::GET, client.path("blobs/x")) };
+        let error = client.send(ask).await.err().unwrap();
+        assert!(error.message.contains("sends more than the 4 bytes"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_began_encrypted_is_not_sent_on_in_the_clear() {
+        let mut client = client("127.0.0.1:1");
+        client.scheme = Scheme::HTTPS;
+        let answer = |location: &str| Answer {
+            status: StatusCode::TEMPORARY_REDIRECT,
+            headers: HeaderMap::from_iter([(LOCATION, location.parse().unwrap())]),
+            body: Bytes::new(),
+            uri: "https://127.0.0.1:1/v2/team/x/blobs/x".parse().unwrap(),
+        };
+        assert_eq!(client.location(&answer("/blob")).unwrap(), "https://127.0.0.1:1/blob");
+        assert_eq!(client.location(&answer("https://other.example/b")).unwrap(), "https://other.example/b");
+        for wrong in ["http://127.0.0.1:1/blob", "http://other.example/", "blob", "", "file:///etc/passwd"] {
+            assert!(client.location(&answer(wrong)).is_err(), "{wrong}");
+        }
+        let challenge = "Bearer realm=\"http://auth.example/token\"";
+        let headers = HeaderMap::from_iter([(http::header::WWW_AUTHENTICATE, challenge.parse().unwrap())]);
+        let error = client.authorize(&headers).await.err().unwrap();
+        assert!(error.message.contains("in the clear"), "{error}");
+    }
+}

@@ -46,6 +46,11 @@ impl Credentials {
         from_file(&text, host).map_err(|why| Error::new(Code::Invalid, format!("{}: {why}", path.display())))
     }
 
+    #[cfg(test)]
+    pub fn of(user: &str, password: &str) -> Credentials {
+        Credentials { user: user.into(), password: password.into() }
+    }
+
     /// The header that says so.
     pub fn header(&self) -> HeaderValue {
         let word = STANDARD.encode(format!("{}:{}", self.user, self.password));

@@ -101,32 +101,32 @@ fn dev_shows_what_a_save_changed() -> Result {
             BufReader::new(stream).lines().map_while(std::io::Result::ok).all(|l| send.send(l).is_ok())
         });
     }
-    let mut seen = Vec::new();
-    let mut until = |what: &str| -> Result {
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(120) {
-            let Ok(line) = lines.recv_timeout(Duration::from_secs(120)) else { break };
-            seen.push(line);
-            if seen.last().is_some_and(|line| line.contains(what)) {
-                return Ok(());
+    let mut seen: Vec<String> = Vec::new();
+    // The two streams race, so each step is over once all that it says has come, in whatever order.
+    let mut until = |all: &[&str]| -> Result {
+        let (began, from) = (Instant::now(), seen.len());
+        let missing =
+            |seen: &[String]| all.iter().find(|what| !seen[from..].iter().any(|line| line.contains(**what))).copied();
+        while let Some(what) = missing(&seen) {
+            let left = Duration::from_secs(120).saturating_sub(began.elapsed());
+            match lines.recv_timeout(left) {
+                Ok(line) => seen.push(line),
+                Err(_) => anyhow::bail!("no `{what}` in:\n{}", seen.join("\n")),
             }
         }
-        anyhow::bail!("no `{what}` in:\n{}", seen.join("\n"))
+        Ok(())
     };
     let ended = (|| {
-        until("watching")?;
+        until(&["path  ", "watching"])?;
         edit(&dir.join("src/lib.rs"), ".limit(args.count(\"limit\")?)?", ".limit(1)?")?;
-        until(" lines less, ")?;
-        until("watching")?;
+        until(&[" lines less, ", "watching"])?;
         edit(&dir.join("src/lib.rs"), "//! Requests", "//! All requests")?;
-        until("the same result")?;
-        until("watching")?;
+        until(&["the same result", "watching"])?;
         edit(&dir.join("src/lib.rs"), ".limit(1)?", ".limit(1?")?;
-        until("does not compile")?;
-        until("watching")?;
+        until(&["does not compile", "watching"])?;
         edit(&dir.join("plugin.toml"), "tables = ", "tabels = ")?;
         edit(&dir.join("src/lib.rs"), ".limit(1?", ".limit(1)?")?;
-        until("plugin.toml:7:1")
+        until(&["plugin.toml:7:1"])
     })();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(child.id())?), nix::sys::signal::Signal::SIGINT)?;
     let status = child.wait()?;

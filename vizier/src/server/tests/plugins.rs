@@ -21,7 +21,7 @@ use super::scripts::plugins;
 
 /// A script that runs anywhere, with another name and version. `flavour` makes other content of the same version.
 fn artifact(name: &str, version: &str, flavour: &str) -> Option<Artifact> {
-    let component = std::fs::read(plugins()?.join("agent_status.wasm")).unwrap();
+    let component = std::fs::read(plugins()?.join("plugin_runs.wasm")).unwrap();
     let own = Artifact::pack(component.clone()).unwrap();
     let appended = section::append(&[], &own.plugin().to_json());
     let bare = component.strip_suffix(&appended[..]).expect("the manifest was appended");
@@ -241,7 +241,7 @@ async fn a_vizier_without_a_store_says_so_and_does_all_else() {
         let error = install(&mut client, &mine).await.unwrap_err();
         assert_eq!(error.code(), Grpc::FailedPrecondition, "{error:?}");
         assert!(error.message().contains("keeps no plugins"), "{error:?}");
-        ran(&mut client, "agent_status").await;
+        ran(&mut client, "plugin_runs").await;
         vizier.stop().await;
     }
 }
