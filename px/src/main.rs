@@ -24,6 +24,7 @@ mod exit;
 mod output;
 mod paths;
 mod query;
+mod registry;
 mod signals;
 mod style;
 mod suggest;
@@ -103,6 +104,7 @@ fn for_programs(cli: &Cli, terminal: &Terminal) -> bool {
         Some(Command::Agents(command)) => list(command.list.output),
         Some(Command::Version(command)) => list(command.list.output),
         Some(Command::Doctor(command)) => list(command.list.output),
+        Some(Command::Plugin(command)) => command.for_programs(terminal),
         _ => false,
     }
 }

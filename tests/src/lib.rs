@@ -11,11 +11,13 @@ pub mod needs;
 pub mod proc;
 pub mod programs;
 pub mod pyxis;
+pub mod registry;
 pub mod server;
 
 pub use fleet::Fleet;
 pub use needs::Need;
 pub use pyxis::Pyxis;
+pub use registry::Registry;
 pub use server::Server;
 
 /// What tests return: a failure is told with its whole chain.

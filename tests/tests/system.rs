@@ -17,6 +17,8 @@ mod interrupt;
 mod lifecycle;
 #[path = "system/loss.rs"]
 mod loss;
+#[path = "system/plugins.rs"]
+mod plugins;
 #[path = "system/protocols.rs"]
 mod protocols;
 #[path = "system/replay.rs"]

@@ -12,7 +12,7 @@ use vizier_engine::{Engine, QueryContext, Registry};
 
 use crate::run::Clock;
 use crate::runs::History;
-use crate::scripts::{Loaded, Scripts};
+use crate::scripts::{Loaded, Origin, Scripts};
 use crate::server::now_ns;
 use crate::status::Refusal;
 
@@ -118,7 +118,8 @@ fn script(loaded: &Loaded) -> Script {
         args: manifest.args.iter().map(argument).collect(),
         tables: manifest.tables.clone(),
         manifest: manifest.to_json(),
-        bundled: loaded.bundled,
+        bundled: loaded.origin == Origin::Bundled,
+        installed: loaded.origin == Origin::Installed,
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use host::meter::Budget;
+use plugins_artifact::PublicKey;
 
 use crate::pki;
 
@@ -23,6 +24,10 @@ pub struct Config {
     pub plugins: Option<PathBuf>,
     /// Where compiled components are kept between starts (made 0700). None: compiled at each start.
     pub cache: Option<PathBuf>,
+    /// Where installed plugins are kept. None: none can be installed.
+    pub state: Option<PathBuf>,
+    /// Whose plugins may be installed. Empty: anybody's.
+    pub trusted_keys: Vec<PublicKey>,
     /// The program that compiles components in a process of its own. None: Vizier itself does (tests).
     pub compiler: Option<host::compiler::Process>,
     /// Bounds.

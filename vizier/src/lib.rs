@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod config;
 mod functions;
 pub mod pki;
+pub mod plugins;
 mod request;
 mod run;
 pub mod runs;

@@ -1,4 +1,4 @@
-//! The scripts there are: bundled ones by name, and those that clients have sent, by digest.
+//! The scripts there are: installed and bundled ones by name, and those that clients have sent, by digest.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,19 @@ pub struct Loaded {
     pub script: Arc<host::Script>,
     /// `sha256:<hex>` of the component.
     pub digest: String,
+    /// Where it is from.
+    pub origin: Origin,
+}
+
+/// Where a script is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
     /// It came with Vizier.
-    pub bundled: bool,
+    Bundled,
+    /// A plugin that was installed.
+    Installed,
+    /// A client sent it to be run.
+    Sent,
 }
 
 impl Loaded {
@@ -42,6 +53,8 @@ pub struct Scripts {
     runtime: host::Runtime,
     dir: Option<PathBuf>,
     bundled: OnceCell<Bundled>,
+    /// By name; why it cannot be used, where it cannot.
+    installed: Mutex<BTreeMap<String, Result<Arc<Loaded>, String>>>,
     /// By digest, the longest unused first.
     seen: Mutex<Vec<Arc<Loaded>>>,
     kept: usize,
@@ -62,6 +75,7 @@ impl Scripts {
             runtime,
             dir,
             bundled: OnceCell::new(),
+            installed: Mutex::default(),
             seen: Mutex::default(),
             kept: kept.max(1),
             compiling: Arc::new(Semaphore::new(COMPILING_MAX)),
@@ -73,18 +87,30 @@ impl Scripts {
         self.bundled().await;
     }
 
-    /// Every script, bundled ones first, each kind by name.
+    /// Every script: those with names by name, then those that were sent. An installed one hides a bundled one of its name.
     pub async fn list(&self) -> Vec<Arc<Loaded>> {
-        let mut all: Vec<_> = self.bundled().await.scripts.values().cloned().collect();
-        let mut seen: Vec<_> = self.lock().iter().filter(|s| !s.bundled).cloned().collect();
-        seen.sort_by(|a, b| a.name().cmp(b.name()).then_with(|| a.digest.cmp(&b.digest)));
-        all.extend(seen);
-        all
+        let mut named = self.bundled().await.scripts.clone();
+        for (name, script) in self.installed().iter() {
+            match script {
+                Ok(script) => named.insert(name.clone(), script.clone()),
+                Err(_) => named.remove(name),
+            };
+        }
+        let mut sent: Vec<_> = self.lock().iter().filter(|s| s.origin == Origin::Sent).cloned().collect();
+        sent.sort_by(|a, b| a.name().cmp(b.name()).then_with(|| a.digest.cmp(&b.digest)));
+        named.into_values().chain(sent).collect()
     }
 
-    /// A bundled script.
+    /// An installed or bundled script.
     pub async fn by_name(&self, name: &str) -> Result<Arc<Loaded>, Refusal> {
         let bundled = self.bundled().await;
+        if let Some(installed) = self.installed().get(name) {
+            return installed.clone().map_err(|reason| Refusal {
+                code: tonic::Code::FailedPrecondition,
+                message: format!("the installed plugin `{name}` cannot be used: {reason}"),
+                hint: format!("install another version, or remove it: px plugin remove {name}"),
+            });
+        }
         if let Some(script) = bundled.scripts.get(name) {
             return Ok(script.clone());
         }
@@ -93,7 +119,8 @@ impl Scripts {
             let message = format!("the bundled script `{name}` cannot be used: {reason}");
             return Err(Refusal { code: tonic::Code::FailedPrecondition, message, hint });
         }
-        let names: Vec<&str> = bundled.scripts.keys().map(String::as_str).collect();
+        let installed = self.installed();
+        let names: Vec<&str> = bundled.scripts.keys().chain(installed.keys()).map(String::as_str).collect();
         let hint = match (nearest(name, &names), names.is_empty()) {
             (Some(near), _) => format!("did you mean `{near}`?"),
             (None, true) => "this vizier has no bundled scripts: build them with cargo xtask guests".to_owned(),
@@ -102,14 +129,42 @@ impl Scripts {
         Err(Refusal::not_found(format!("no script is called `{name}`"), hint))
     }
 
-    /// A script that was bundled or sent before.
+    /// Whether a script of that name came with Vizier.
+    pub async fn bundles(&self, name: &str) -> bool {
+        let bundled = self.bundled().await;
+        bundled.scripts.contains_key(name) || bundled.broken.contains_key(name)
+    }
+
+    /// Compiles the component of a plugin; [`Scripts::install`] then makes it known.
+    pub async fn compile_plugin(&self, component: bytes::Bytes) -> Result<Arc<Loaded>, Error> {
+        let digest = digest_of(&component);
+        self.compile(component, digest, Origin::Installed).await
+    }
+
+    /// Makes a script, or why it cannot be used, known by its name, in place of what had the name.
+    pub fn install(&self, name: &str, script: Result<Arc<Loaded>, String>) {
+        self.installed().insert(name.to_owned(), script);
+    }
+
+    /// Forgets an installed script. Runs of it go on.
+    pub fn uninstall(&self, name: &str) {
+        self.installed().remove(name);
+    }
+
+    /// Why an installed script cannot be used, if it cannot.
+    pub fn problem(&self, name: &str) -> Option<String> {
+        self.installed().get(name)?.as_ref().err().cloned()
+    }
+
+    /// A script that was installed, bundled or sent before.
     pub async fn by_digest(&self, digest: &str) -> Result<Arc<Loaded>, Refusal> {
         if let Some(script) = self.recall(digest) {
             return Ok(script);
         }
-        let bundled = self.bundled().await.scripts.values().find(|s| s.digest == digest);
+        let bundled = self.bundled().await.scripts.values().find(|s| s.digest == digest).cloned();
+        let installed = || self.installed().values().flatten().find(|s| s.digest == digest).cloned();
         let unknown = || Refusal::not_found(format!("no script with digest {digest} is known here"), "send its bytes");
-        bundled.cloned().ok_or_else(unknown)
+        bundled.or_else(installed).ok_or_else(unknown)
     }
 
     /// A script as bytes, compiled unless it is known.
@@ -118,7 +173,7 @@ impl Scripts {
         if let Ok(known) = self.by_digest(&digest).await {
             return Ok(known);
         }
-        let loaded = self.compile(component, digest, false).await?;
+        let loaded = self.compile(component, digest, Origin::Sent).await?;
         let mut seen = self.lock();
         if seen.len() >= self.kept {
             seen.remove(0);
@@ -127,13 +182,13 @@ impl Scripts {
         Ok(loaded)
     }
 
-    async fn compile(&self, component: bytes::Bytes, digest: String, bundled: bool) -> Result<Arc<Loaded>, Error> {
+    async fn compile(&self, component: bytes::Bytes, digest: String, origin: Origin) -> Result<Arc<Loaded>, Error> {
         let permit = self.compiling.clone().acquire_owned().await;
         let runtime = self.runtime.clone();
         let compile = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let script = runtime.load(&component)?;
-            Ok(Arc::new(Loaded { script, digest, bundled }))
+            Ok(Arc::new(Loaded { script, digest, origin }))
         });
         compile.await.map_err(|e| Error::Internal(format!("compiling ended badly: {e}")))?
     }
@@ -192,7 +247,11 @@ impl Scripts {
         }
         let component = tokio::fs::read(path).await.map_err(|e| e.to_string())?;
         let digest = digest_of(&component);
-        self.compile(component.into(), digest, true).await.map_err(|e| e.to_string())
+        self.compile(component.into(), digest, Origin::Bundled).await.map_err(|e| e.to_string())
+    }
+
+    fn installed(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Result<Arc<Loaded>, String>>> {
+        self.installed.lock().expect("no panic while it is held")
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Loaded>>> {

@@ -18,10 +18,12 @@ use vizier_engine::{AgentId, Engine, EngineConfig, Registry};
 
 use crate::agents;
 use crate::config::Config;
+use crate::functions::Functions;
+use crate::plugins::Plugins;
 use crate::runs::{History, Runs};
 use crate::scripts::Scripts;
 use crate::service::Service;
-use crate::{functions, socket, tls};
+use crate::{plugins, socket, tls};
 
 /// How long runs get to say goodbye to their clients when Vizier stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -145,9 +147,12 @@ impl Server {
         let Self { unix, tcp, agents, config, engine, history, runtime, .. } = self;
         let stop = CancellationToken::new();
         let runs = Runs::new(&config.limits, stop.clone());
-        functions::load(config.plugins.as_deref(), &runtime, &engine).await;
+        let functions = Functions::load(config.plugins.as_deref(), runtime.clone(), engine.clone()).await;
         let scripts = Scripts::new(runtime, config.plugins.clone(), config.limits.scripts_kept);
-        let service = Service::new(engine.clone(), scripts.clone(), runs, history, config.limits.clone());
+        let policy = plugins::Policy { trusted: config.trusted_keys.clone() };
+        let plugins = Plugins::open(config.state.as_deref(), policy, scripts.clone(), functions);
+        let service =
+            Service::new(engine.clone(), scripts.clone(), plugins.clone(), runs, history, config.limits.clone());
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<VizierServer<Service>>().await;
         let reflection = tonic_reflection::server::Builder::configure()
@@ -170,7 +175,10 @@ impl Server {
         };
 
         let mut background = JoinSet::new();
-        background.spawn(async move { scripts.warm().await });
+        background.spawn(async move {
+            scripts.warm().await;
+            plugins.restore().await;
+        });
         if let Some((listener, tls)) = agents {
             let (registry, handshakes) = (engine.registry().clone(), config.limits.handshakes);
             background.spawn(agents::listen(listener, tls, registry, handshakes, stop.clone()));

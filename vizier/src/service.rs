@@ -9,13 +9,15 @@ use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 use tonic::{Request, Response, Status};
 use vizier_api::server::Vizier;
 use vizier_api::{
-    CancelRequest, CancelResponse, ExecuteRequest, ExecuteResponse, ListAgentsRequest, ListAgentsResponse,
-    ListScriptsRequest, ListScriptsResponse, ListTablesRequest, ListTablesResponse,
+    CancelRequest, CancelResponse, ExecuteRequest, ExecuteResponse, InstallPluginRequest, InstallPluginResponse,
+    ListAgentsRequest, ListAgentsResponse, ListPluginsRequest, ListPluginsResponse, ListScriptsRequest,
+    ListScriptsResponse, ListTablesRequest, ListTablesResponse, RemovePluginRequest, RemovePluginResponse,
 };
 use vizier_engine::Engine;
 
 use crate::catalog;
 use crate::config::Limits;
+use crate::plugins::Plugins;
 use crate::request::{self, Follow, What};
 use crate::run::{self, Clock, Job, Messages, Output, Work};
 use crate::runs::{Client, History, Runs};
@@ -27,6 +29,7 @@ use crate::status::Refusal;
 pub struct Service {
     engine: Engine,
     scripts: Arc<Scripts>,
+    plugins: Arc<Plugins>,
     runs: Arc<Runs>,
     history: Arc<History>,
     limits: Limits,
@@ -35,13 +38,22 @@ pub struct Service {
 
 impl Service {
     /// A service over these parts.
-    pub fn new(engine: Engine, scripts: Arc<Scripts>, runs: Arc<Runs>, history: Arc<History>, limits: Limits) -> Self {
+    pub fn new(
+        engine: Engine,
+        scripts: Arc<Scripts>,
+        plugins: Arc<Plugins>,
+        runs: Arc<Runs>,
+        history: Arc<History>,
+        limits: Limits,
+    ) -> Self {
         let clock = catalog::clock(engine.registry().clone());
-        Self { engine, scripts, runs, history, limits, clock }
+        Self { engine, scripts, plugins, runs, history, limits, clock }
     }
 
     async fn job(&self, request: ExecuteRequest) -> Result<Job, Refusal> {
         let checked = request::Request::check(request, &self.limits, (self.clock)())?;
+        // SQL calls installed functions too.
+        self.plugins.restore().await;
         let script = match checked.what {
             What::Sql(text) => {
                 let follow = if checked.follow == Follow::Auto { Follow::Refresh } else { checked.follow };
@@ -148,12 +160,35 @@ impl Vizier for Service {
         &self,
         request: Request<ListScriptsRequest>,
     ) -> Result<Response<ListScriptsResponse>, Status> {
+        self.plugins.restore().await;
         let scripts = catalog::scripts(&self.scripts, &request.into_inner().name).await?;
         Ok(Response::new(ListScriptsResponse { scripts }))
     }
 
     async fn list_agents(&self, _: Request<ListAgentsRequest>) -> Result<Response<ListAgentsResponse>, Status> {
         Ok(Response::new(ListAgentsResponse { agents: catalog::agents(&self.engine).await }))
+    }
+
+    async fn install_plugin(
+        &self,
+        request: Request<InstallPluginRequest>,
+    ) -> Result<Response<InstallPluginResponse>, Status> {
+        Ok(Response::new(self.plugins.install(request.into_inner()).await?))
+    }
+
+    async fn remove_plugin(
+        &self,
+        request: Request<RemovePluginRequest>,
+    ) -> Result<Response<RemovePluginResponse>, Status> {
+        Ok(Response::new(self.plugins.remove(request.into_inner()).await?))
+    }
+
+    async fn list_plugins(
+        &self,
+        request: Request<ListPluginsRequest>,
+    ) -> Result<Response<ListPluginsResponse>, Status> {
+        let plugins = self.plugins.list(&request.into_inner().name).await?;
+        Ok(Response::new(ListPluginsResponse { plugins }))
     }
 }
 

@@ -114,7 +114,7 @@ impl Arg {
             serde_json::Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        self.parse(&text).map_err(|e| Error { message: format!("default of {}", e.message), hint: e.hint })
+        self.parse(&text).map_err(|e| Error { message: format!("default of {}", e.message), ..e })
     }
 }
 
@@ -152,6 +152,7 @@ impl Manifest {
                 message: mistakes.iter().map(|m| m.message.as_str()).collect::<Vec<_>>().join("; "),
                 hint: Some(mistakes.iter().filter_map(|m| m.hint.as_deref()).collect::<Vec<_>>().join("; "))
                     .filter(|h| !h.is_empty()),
+                ..Error::new("")
             }),
         }
     }

@@ -87,17 +87,21 @@ pub(crate) fn object(value: &Value, path: &str, known: &[&str]) -> Result<(), Er
     let Some(unknown) = map.keys().find(|k| !known.contains(&k.as_str())) else { return Ok(()) };
     let at = if path.is_empty() { unknown.clone() } else { format!("{path}.{unknown}") };
     let hint = did_you_mean(unknown, known).unwrap_or_else(|| format!("known keys are {}", known.join(", ")));
-    Err(Error::new(format!("plugin.toml: unknown key `{at}`")).hint(hint))
+    Err(Error::new(format!("plugin.toml: unknown key `{at}`")).hint(hint).at(at))
 }
 
 pub(crate) fn meaning(manifest: &Manifest) -> Result<(), Error> {
-    let fault = |message: String| Err(Error::new(format!("plugin.toml: {message}")));
+    let fault = |key: &str, message: String| Err(Error::new(format!("plugin.toml: {message}")).at(key));
     if !is_name(&manifest.name) {
-        return fault(format!("name `{}` must be 1 to 64 lower case letters, digits, `_` or `-`", manifest.name));
+        return fault(
+            "name",
+            format!("name `{}` must be 1 to 64 lower case letters, digits, `_` or `-`", manifest.name),
+        );
     }
     if manifest.world != manifest.kind.world() {
         return Err(Error::new(format!("plugin.toml: world `{}` is not one this build knows", manifest.world))
-            .hint(format!("write world = \"{}\" or leave it out", manifest.kind.world())));
+            .hint(format!("write world = \"{}\" or leave it out", manifest.kind.world()))
+            .at("world"));
     }
     match (manifest.kind, manifest.exports.is_empty()) {
         (Kind::Function, _) => function::meaning(&manifest.exports)?,
@@ -120,7 +124,7 @@ pub(crate) fn meaning(manifest: &Manifest) -> Result<(), Error> {
         (_, None) => {}
     }
     if manifest.description.trim().is_empty() {
-        return fault("description is empty; say in one sentence what the plugin shows".into());
+        return fault("description", "description is empty; say in one sentence what the plugin shows".into());
     }
     let lists = [
         ("args", manifest.args.len()),
@@ -132,31 +136,39 @@ pub(crate) fn meaning(manifest: &Manifest) -> Result<(), Error> {
     ];
     for (what, len) in lists {
         if len > LIST_MAX {
-            return fault(format!("{what} has {len} entries, at most {LIST_MAX} are allowed"));
+            return fault(what, format!("{what} has {len} entries, at most {LIST_MAX} are allowed"));
         }
     }
     for (i, arg) in manifest.args.iter().enumerate() {
         if !is_name(&arg.name) {
-            return fault(format!("args[{i}].name `{}` must be lower case letters, digits, `_` or `-`", arg.name));
+            return fault(
+                &format!("args[{i}].name"),
+                format!("args[{i}].name `{}` must be lower case letters, digits, `_` or `-`", arg.name),
+            );
         }
         if manifest.args[..i].iter().any(|a| a.name == arg.name) {
-            return fault(format!("args[{i}].name `{}` is taken", arg.name));
+            return fault(&format!("args[{i}].name"), format!("args[{i}].name `{}` is taken", arg.name));
         }
         if arg.required && arg.default.is_some() {
-            return fault(format!("argument `{}` is required and has a default; keep one of the two", arg.name));
+            return fault(
+                &format!("args[{i}].required"),
+                format!("argument `{}` is required and has a default; keep one of the two", arg.name),
+            );
         }
-        arg.default_value()
-            .map_err(|e| Error { message: format!("plugin.toml: args[{i}]: {}", e.message), hint: e.hint })?;
+        arg.default_value().map_err(|e| {
+            Error { message: format!("plugin.toml: args[{i}]: {}", e.message), ..e }.at(format!("args[{i}].default"))
+        })?;
     }
     for (i, output) in manifest.outputs.iter().enumerate() {
         if manifest.outputs[..i].iter().any(|o| o.name == output.name) {
-            return fault(format!("outputs[{i}].name `{}` is taken", output.name));
+            return fault(&format!("outputs[{i}].name"), format!("outputs[{i}].name `{}` is taken", output.name));
         }
     }
     let outputs: Vec<&str> = manifest.outputs.iter().map(|o| o.name.as_str()).collect();
     for (i, view) in manifest.views.iter().enumerate() {
         if !outputs.is_empty() && !outputs.contains(&view.table.as_str()) {
-            let error = Error::new(format!("plugin.toml: views[{i}].table `{}` is no output", view.table));
+            let error = Error::new(format!("plugin.toml: views[{i}].table `{}` is no output", view.table))
+                .at(format!("views[{i}].table"));
             return Err(match did_you_mean(&view.table, &outputs) {
                 Some(hint) => error.hint(hint),
                 None => error.hint(format!("outputs are {}", outputs.join(", "))),

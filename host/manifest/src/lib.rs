@@ -24,6 +24,7 @@ mod args;
 mod check;
 pub mod function;
 mod manifest;
+mod position;
 pub mod protocol;
 pub mod section;
 #[cfg(test)]
@@ -35,3 +36,4 @@ pub use manifest::{
     Budget, Column, Error, FUNCTION_WORLD, Follow, Format, Kind, Manifest, Output, PROTOCOL_WORLD, Sort, View, WORLD,
     Widget,
 };
+pub use position::Position;

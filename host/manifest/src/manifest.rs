@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::Arg;
 use crate::check;
 use crate::function::Export;
+use crate::position::Position;
 use crate::protocol::Protocol;
 
 /// The world scripts are built for; what `world` is when a manifest leaves it out.
@@ -25,11 +26,28 @@ pub struct Error {
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
+    /// Where in `plugin.toml`; none when the manifest came as JSON.
+    pub position: Option<Position>,
+    /// The key it is about, for whoever has the text.
+    pub(crate) key: Option<String>,
 }
 
 impl Error {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self { message: message.into(), hint: None, position: None, key: None }
+    }
+
+    pub(crate) fn at(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    fn located(mut self, text: &str) -> Self {
+        if self.position.is_none() {
+            let key = self.key.as_deref().unwrap_or_else(|| first_key(&self.message));
+            self.position = Position::of_key(text, key);
+        }
+        self
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -252,12 +270,32 @@ pub struct Budget {
     pub wall_ms: Option<u64>,
 }
 
+/// Messages name the key they are about first: `plugin.toml: exports[0].name …`, `plugin.toml: [protocol] …`.
+fn first_key(message: &str) -> &str {
+    let words = message.strip_prefix("plugin.toml: ").unwrap_or(message);
+    let word = words.split([' ', ':']).next().unwrap_or_default();
+    if word.starts_with('[') { word.trim_matches(['[', ']']) } else { word }
+}
+
 impl Manifest {
     /// Reads `plugin.toml`.
     pub fn from_toml(text: &str) -> Result<Self, Error> {
-        let value: serde_json::Value = toml::from_str(text)
-            .map_err(|e| Error::new(format!("plugin.toml is not valid TOML: {}", e.to_string().trim_end())))?;
-        Self::from_value(value)
+        if text.len() > MANIFEST_BYTES_MAX {
+            return Err(Error::new(format!(
+                "plugin.toml has {} bytes, at most {MANIFEST_BYTES_MAX} are allowed",
+                text.len()
+            )));
+        }
+        let toml_error = |what: &str, e: &toml::de::Error| Error {
+            position: e.span().map(|span| Position::of_byte(text, span.start)),
+            ..Error::new(format!("{what}: {}", e.message().trim_end()))
+        };
+        let value: serde_json::Value =
+            toml::from_str(text).map_err(|e| toml_error("plugin.toml is not valid TOML", &e))?;
+        check::keys(&value).map_err(|e| e.located(text))?;
+        // From the text once more: of what serde refuses, only TOML's own reader knows the place.
+        let manifest: Self = toml::from_str(text).map_err(|e| toml_error("plugin.toml", &e))?;
+        manifest.checked().map_err(|e| e.located(text))
     }
 
     /// Reads what [`Manifest::to_json`] wrote.
@@ -280,12 +318,16 @@ impl Manifest {
 
     fn from_value(value: serde_json::Value) -> Result<Self, Error> {
         check::keys(&value)?;
-        let mut manifest: Self = serde_json::from_value(value).map_err(|e| Error::new(format!("plugin.toml: {e}")))?;
-        if manifest.world.is_empty() {
-            manifest.world = manifest.kind.world().into();
+        let manifest: Self = serde_json::from_value(value).map_err(|e| Error::new(format!("plugin.toml: {e}")))?;
+        manifest.checked()
+    }
+
+    fn checked(mut self) -> Result<Self, Error> {
+        if self.world.is_empty() {
+            self.world = self.kind.world().into();
         }
-        check::meaning(&manifest)?;
-        Ok(manifest)
+        check::meaning(&self)?;
+        Ok(self)
     }
 }
 

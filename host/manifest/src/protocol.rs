@@ -202,10 +202,9 @@ pub(crate) fn meaning(protocol: &Protocol) -> Result<(), Error> {
         return fault(format!("protocol.beginnings has {len} entries, at most {BEGINNINGS_MAX} are allowed"));
     }
     for (i, beginning) in protocol.beginnings.iter().enumerate() {
-        beginning.word().map_err(|e| Error {
-            message: format!("plugin.toml: protocol.beginnings[{i}]: {}", e.message),
-            hint: e.hint,
-        })?;
+        beginning
+            .word()
+            .map_err(|e| Error { message: format!("plugin.toml: protocol.beginnings[{i}]: {}", e.message), ..e })?;
     }
     let table = &protocol.table;
     if !is_identifier(&table.name) {

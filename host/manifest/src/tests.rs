@@ -127,3 +127,33 @@ fn views_of_a_running_script_are_checked_too() {
     assert!(View::from_json(r#"{"table":"slow","widget":"line"}"#).is_ok());
     assert!(View::from_json(r#"{"table":"slow","widgte":"line"}"#).unwrap_err().message.contains("view.widgte"));
 }
+
+#[test]
+fn mistakes_in_the_text_have_a_line_and_a_column() {
+    for (text, line, column) in [
+        ("tabels = []", 4, 1),
+        (
+            "[[args]]\nname = \"a\"\ntype = \"string\"\n\n[[args]]\nname = \"b\"\ntype = \"string\"\n  choice = []",
+            11,
+            3,
+        ),
+        ("[[views]]\ntable = \"t\"\ncolumns = [{ name = \"ä\", nam = \"a\" }]", 6, 26),
+        ("tables = [\"a\"\nx", 5, 1),
+        ("tables = 5", 4, 10),
+        ("[[args]]\nname = \"a\"\ntype = \"number\"", 6, 8),
+        ("[[args]]\nname = \"a\"\ntype = \"int64\"\ndefault = \"x\"", 7, 1),
+        ("[[args]]\nname = \"A B\"\ntype = \"int64\"", 5, 1),
+        ("[[outputs]]\nname = \"slow\"\n[[views]]\ntable = \"slwo\"", 7, 1),
+        ("world = \"pyxis:script@9.0.0\"", 4, 1),
+        ("[budget]\nguest_cpu_ms = -1", 5, 16),
+        ("[[exports]]\nname = \"f\"\ndescription = \"y\"", 4, 3),
+        ("[protocol]\nports = [1]\n[protocol.table]\nname = \"t\"\ndescription = \"y\"\ncolumns = []", 4, 2),
+    ] {
+        let error = toml(text).unwrap_err();
+        let position = error.position.as_ref().unwrap_or_else(|| panic!("{text}: {error} has no place"));
+        assert_eq!((position.line, position.column), (line, column), "{text}: {error}");
+        assert!(!error.message.contains("line"), "the place is said once: {error}");
+    }
+    let json = Manifest::from_json(br#"{"name":"x","tabels":[]}"#).unwrap_err();
+    assert_eq!(json.position, None);
+}

@@ -22,7 +22,9 @@ pub enum Error {
         why: String,
     },
     /// `plugin.toml` is wrong.
-    #[error("{}: {source}{}", path.display(), source.hint.as_ref().map(|h| format!(" ({h})")).unwrap_or_default())]
+    #[error("{}{}: {source}{}", path.display(),
+        source.position.as_ref().map(|at| format!(":{at}")).unwrap_or_default(),
+        source.hint.as_ref().map(|h| format!(" ({h})")).unwrap_or_default())]
     Manifest {
         /// The file.
         path: PathBuf,

@@ -202,6 +202,8 @@ fn vizier(config: Vizier) -> Result<(), Fatal> {
     // It starts compilers.
     let limits = pem::sandbox::Config { files_max: VIZIER_FILES_MAX, exec: true, ..sandbox(config.user) };
     pem::sandbox::enter(&limits).map_err(|e| fatal(&e))?;
+    let trusted_keys = config.trusted_keys.iter().map(|pem| plugins_artifact::PublicKey::from_pem(pem));
+    let trusted_keys = trusted_keys.collect::<Result<_, _>>().map_err(|e| fatal(&e))?;
     let vizier = vizier::Config {
         socket: Some(vizier::config::Socket { path: config.socket, group: None }),
         listen: config.listen,
@@ -217,6 +219,8 @@ fn vizier(config: Vizier) -> Result<(), Fatal> {
         agents_expected: config.agents_expected,
         plugins: config.plugins,
         cache: Some(config.cache),
+        state: config.state,
+        trusted_keys,
         compiler: Some(host::compiler::Process {
             program: "/proc/self/exe".into(),
             args: vec![COMPILE.to_owned()],

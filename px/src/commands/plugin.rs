@@ -1,30 +1,46 @@
 //! `px plugin`: from nothing to a script's result over live data.
 
+mod dev;
+mod inspect;
+mod install;
+mod keygen;
+mod list;
+mod outcome;
+mod pack;
+mod pull;
+mod push;
+mod remove;
+mod sign;
+mod stage;
+mod subject;
+mod test;
+mod verify;
+mod watch;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
 use host_manifest::Kind;
 use plugins_build::{Built, Toolchain};
-use vizier_api::execute_request::What;
 
 use crate::cli::Global;
-use crate::client::connect;
-use crate::error::{Code, Error, Result};
+use crate::commands::listing::ListFormat;
+use crate::error::{Code, Error, Position, Result};
 use crate::exit::Exit;
 use crate::output::human::{bytes_text, duration_text};
 use crate::paths;
-use crate::query::request::ResultArgs;
-use crate::query::{args, driver};
 use crate::style::Terminal;
 
-/// Make, build and try scripts of your own
+/// Make, build, try, pack, sign, publish and install plugins
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   px plugin new slow_posts            a folder with a script in Rust that runs as it is
   cd slow_posts && px plugin test     build it and run it over live data
-  px plugin build                     only build it: target/plugins/slow_posts.wasm")]
+  px plugin build                     only build it: target/plugins/slow_posts.wasm
+  px plugin push . registry.example.com/team/slow_posts
+  px plugin install registry.example.com/team/slow_posts && px run slow_posts")]
 pub struct Plugin {
     #[command(subcommand)]
     command: PluginCommand,
@@ -34,7 +50,18 @@ pub struct Plugin {
 enum PluginCommand {
     New(New),
     Build(Build),
-    Test(Test),
+    Test(test::Test),
+    Dev(dev::Dev),
+    Inspect(inspect::Inspect),
+    Pack(pack::Pack),
+    Keygen(keygen::Keygen),
+    Sign(sign::Sign),
+    Verify(verify::Verify),
+    Push(push::Push),
+    Pull(pull::Pull),
+    Install(install::Install),
+    Remove(remove::Remove),
+    List(list::List),
 }
 
 /// Make a folder with a new script
@@ -74,24 +101,16 @@ struct Build {
     debug: bool,
 }
 
-/// Build a script and run it against the running Vizier; shows the result and what it cost
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  px plugin test
-  px plugin test --since 1h -- --min-latency 50ms
-  px up --replay FILE, then px plugin test: against a recording")]
-struct Test {
-    /// Folder of the script
-    #[arg(default_value = ".", value_hint = clap::ValueHint::DirPath)]
-    dir: PathBuf,
-
-    #[command(flatten)]
-    result: ResultArgs,
-
-    /// Arguments of the script, after --
-    #[arg(last = true, value_name = "ARGUMENTS")]
-    args: Vec<String>,
+impl Plugin {
+    /// Whether errors are wanted as JSON.
+    pub fn for_programs(&self, terminal: &Terminal) -> bool {
+        match &self.command {
+            PluginCommand::Test(command) => command.result.format(terminal).for_programs(),
+            PluginCommand::Inspect(command) => command.output != ListFormat::Table,
+            PluginCommand::List(command) => command.list.output != ListFormat::Table,
+            _ => false,
+        }
+    }
 }
 
 pub async fn run(command: Plugin, global: &Global) -> Result<Exit> {
@@ -103,7 +122,18 @@ pub async fn run(command: Plugin, global: &Global) -> Result<Exit> {
             super::listing::print(&format!("{}\n", built.path.display()))?;
             Ok(Exit::Ok)
         }
-        PluginCommand::Test(command) => test(command, global, terminal).await,
+        PluginCommand::Test(command) => test::run(command, global, terminal).await,
+        PluginCommand::Dev(command) => dev::run(command, global).await,
+        PluginCommand::Inspect(command) => inspect::run(command, global).await,
+        PluginCommand::Pack(command) => pack::run(command, global).await,
+        PluginCommand::Keygen(command) => keygen::run(&command, global),
+        PluginCommand::Sign(command) => sign::run(command, global).await,
+        PluginCommand::Verify(command) => verify::run(command, global).await,
+        PluginCommand::Push(command) => push::run(command, global).await,
+        PluginCommand::Pull(command) => pull::run(command, global).await,
+        PluginCommand::Install(command) => install::run(command, global).await,
+        PluginCommand::Remove(command) => remove::run(command, global).await,
+        PluginCommand::List(command) => list::run(command, global).await,
     }
 }
 
@@ -153,20 +183,6 @@ fn build(dir: &Path, out: Option<&Path>, debug: bool, terminal: &Terminal) -> Re
     Ok(built)
 }
 
-async fn test(command: Test, global: &Global, terminal: Terminal) -> Result<Exit> {
-    let built = build(&command.dir, None, false, &terminal)?;
-    let arguments = args::parse(&command.args, None)?;
-    let bytes = std::fs::read(&built.path).map_err(|e| Error::io(format!("read {}", built.path.display()), &e))?;
-    let client = connect(global.vizier.as_ref()).await?;
-    let mut result = command.result;
-    result.follow = result.follow.map(|mode| mode.or_manifest(&built.manifest.to_json()));
-    let mut job = result.job(What::Component(bytes.into()), built.manifest.name.clone(), &terminal)?;
-    job.request.args = arguments;
-    // What it cost is half of what one wants to know of a script that one is writing.
-    job.stats = true;
-    driver::run(client, job, terminal).await
-}
-
 fn failed(error: &plugins_build::Error) -> Error {
     use plugins_build::Error as E;
     let text = super::internal::chain(error);
@@ -179,7 +195,15 @@ fn failed(error: &plugins_build::Error) -> Error {
             Error::new(Code::Invalid, format!("{what} does not compile")).hint("the compiler's messages are above")
         }
         E::NotAPlugin { .. } => Error::usage(text).hint("px plugin new NAME makes one"),
-        E::Manifest { .. } | E::World(_) => Error::new(Code::Invalid, text),
+        E::Manifest { path, source } => manifest(&path.display().to_string(), source),
+        E::World(_) => Error::new(Code::Invalid, text),
         E::Io { .. } => Error::new(Code::Io, text),
     }
+}
+
+/// A mistake in a manifest, with its line when it was a text.
+fn manifest(file: &str, error: &host_manifest::Error) -> Error {
+    let place = error.position.as_ref().map(|at| format!("{file}:{at}: ")).unwrap_or_default();
+    let position = error.position.clone().map(|at| Position { text: at.text, line: at.line, column: at.column });
+    Error::new(Code::Invalid, format!("{place}{}", error.message)).hint_some(error.hint.clone()).at(position)
 }

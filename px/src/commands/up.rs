@@ -73,9 +73,17 @@ pub struct Up {
     #[arg(long)]
     pub no_sudo: bool,
 
-    /// Where compiled scripts are kept [default: /var/lib/pyxis, or below your home]
+    /// Take only plugins that are signed with this public key; may be given several times
+    #[arg(long = "trusted-key", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub trusted_keys: Vec<PathBuf>,
+
+    /// Where installed plugins and compiled scripts are kept [default: /var/lib/pyxis, or below your home]
     #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     pub data_dir: Option<PathBuf>,
+
+    /// End with the process that started it
+    #[arg(long, hide = true)]
+    pub with_parent: bool,
 
     /// Size of the kernel's event ring: a power of two
     #[arg(long, value_name = "SIZE", value_parser = size, hide = true)]
@@ -150,6 +158,10 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 
 pub async fn run(command: Up, global: &Global) -> Result<Exit> {
     let terminal = global.terminal();
+    if command.with_parent {
+        let failed = |e: nix::Error| Error::io("be told when the parent ends", &e.into());
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).map_err(failed)?;
+    }
     let users = Users::choose(command.user.as_deref())?;
     let lib = paths::lib_dir();
     let runtime = paths::runtime_dir();
@@ -244,6 +256,11 @@ fn sudo(refused: bool, terminal: &Terminal) -> Result<Sudo> {
     Ok(Sudo::MayAsk)
 }
 
+/// A public key, read by whoever starts us: the unprivileged user may not.
+fn trusted_key(file: &Path) -> Result<String> {
+    Ok(plugins_artifact::PublicKey::from_file(file).map_err(crate::registry::refused)?.to_pem())
+}
+
 struct System {
     helper: Option<Spec>,
     vizier: Spec,
@@ -287,6 +304,8 @@ impl System {
             agents_expected: vec![id.clone()],
             plugins: plugins.clone(),
             cache: folders.cache(&data)?,
+            state: Some(folders.state(&data)?),
+            trusted_keys: command.trusted_keys.iter().map(|file| trusted_key(file)).collect::<Result<_>>()?,
         };
         let replay = match &command.replay {
             Some(file) => {

@@ -35,6 +35,11 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
 
 pub async fn run(client: Client, job: Job, terminal: Terminal) -> Result<Exit> {
     let writer = output::open(&job.options, &terminal)?;
+    run_into(client, job, terminal, writer).await
+}
+
+/// The same, with the result going to a writer of the caller's.
+pub async fn run_into(client: Client, job: Job, terminal: Terminal, writer: Box<dyn Writer>) -> Result<Exit> {
     let mut interrupts = Interrupts::new()?;
     // A limit that somebody set does what they want; only one that they may not know of is worth a remark.
     let limit = (job.request.limit_rows == 0).then_some(LIMIT_ROWS_DEFAULT);

@@ -94,6 +94,13 @@ impl Folders {
         Ok(cache)
     }
 
+    /// Where Vizier keeps what must outlive it: installed plugins.
+    pub fn state(&self, data: &Path) -> Result<PathBuf> {
+        let state = data.join(format!("vizier-{}", self.users.user.uid));
+        self.make(&state, 0o700)?;
+        Ok(state)
+    }
+
     /// The folder as the unprivileged user can read it: itself where it can, else a copy that lasts as long as this run.
     pub fn readable(&self, folder: &Path) -> Result<PathBuf> {
         let Some(user) = self.users.become_user() else { return Ok(folder.to_owned()) };

@@ -97,6 +97,12 @@ pub struct Vizier {
     pub agents_expected: Vec<String>,
     pub plugins: Option<PathBuf>,
     pub cache: PathBuf,
+    /// Where installed plugins are kept; without, none can be installed.
+    #[serde(default)]
+    pub state: Option<PathBuf>,
+    /// Public keys as PEM; plugins must be signed with one of them, if there is any.
+    #[serde(default)]
+    pub trusted_keys: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,6 +28,7 @@ pub enum Step {
 pub struct Seen {
     pub requests: Vec<ExecuteRequest>,
     pub cancelled: Vec<String>,
+    pub installed: Vec<InstallPluginRequest>,
     /// The client dropped the stream.
     pub dropped: bool,
 }
@@ -113,6 +114,7 @@ pub fn scripts() -> Vec<vizier_api::Script> {
         tables: vec!["http_events".into()],
         manifest: "{}".into(),
         bundled: true,
+        installed: false,
     };
     vec![script("http_requests", vec![]), script("slow_requests", vec![argument])]
 }
@@ -224,6 +226,59 @@ impl Vizier for Service {
 
     async fn list_scripts(&self, _: Request<ListScriptsRequest>) -> Result<Response<ListScriptsResponse>, Status> {
         Ok(Response::new(ListScriptsResponse { scripts: self.scripts.clone() }))
+    }
+
+    async fn install_plugin(
+        &self,
+        request: Request<InstallPluginRequest>,
+    ) -> Result<Response<InstallPluginResponse>, Status> {
+        let request = request.into_inner();
+        let parts = (request.image.clone(), request.config.clone(), request.component.clone());
+        let artifact = plugins_artifact::Artifact::from_parts(parts.0, parts.1, parts.2)
+            .map_err(|e| Status::invalid_argument(e.message))?;
+        let plugin = Plugin {
+            name: artifact.plugin().name.clone(),
+            version: artifact.plugin().version.clone(),
+            kind: "script".into(),
+            digest: artifact.digest().to_string(),
+            enabled: true,
+            ..Plugin::default()
+        };
+        let mut seen = self.seen.lock().unwrap();
+        if seen.installed.iter().any(|_| !request.replace) {
+            let mut refused = Status::already_exists("version 0.1.0 is older");
+            refused.metadata_mut().insert_bin(HINT_KEY, tonic::metadata::MetadataValue::from_bytes(b"use --replace"));
+            return Err(refused);
+        }
+        seen.installed.push(request);
+        Ok(Response::new(InstallPluginResponse { plugin: Some(plugin), ..InstallPluginResponse::default() }))
+    }
+
+    async fn remove_plugin(
+        &self,
+        request: Request<RemovePluginRequest>,
+    ) -> Result<Response<RemovePluginResponse>, Status> {
+        let RemovePluginRequest { name, version } = request.into_inner();
+        if name != "slow_posts" {
+            return Err(Status::not_found(format!("no plugin `{name}` is installed")));
+        }
+        let versions = vec![if version.is_empty() { "0.1.0".to_owned() } else { version }];
+        Ok(Response::new(RemovePluginResponse { versions, enabled_version: String::new() }))
+    }
+
+    async fn list_plugins(&self, _: Request<ListPluginsRequest>) -> Result<Response<ListPluginsResponse>, Status> {
+        let plugin = |version: &str, enabled: bool, problem: &str| Plugin {
+            name: "slow_posts".into(),
+            version: version.into(),
+            kind: "script".into(),
+            description: "Posts that took long".into(),
+            bytes: 20_480,
+            enabled,
+            problem: problem.into(),
+            ..Plugin::default()
+        };
+        let plugins = vec![plugin("0.2.0", true, "it is not signed"), plugin("0.1.0", false, "")];
+        Ok(Response::new(ListPluginsResponse { plugins }))
     }
 
     async fn list_agents(&self, _: Request<ListAgentsRequest>) -> Result<Response<ListAgentsResponse>, Status> {

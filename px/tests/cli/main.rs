@@ -1,6 +1,7 @@
 //! The real `px` against a Vizier that does what each test wants.
 
 mod fake;
+mod plugin;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Output, Stdio};

@@ -36,14 +36,22 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "vizier",
-        may: &["vizier-engine", "vizier-api", "pem-tables", "host", "host-manifest"],
-        never: &["aya", "aya-obj"],
+        may: &["vizier-engine", "vizier-api", "pem-tables", "host", "host-manifest", "plugins-artifact"],
+        // Plugins come to it from clients; it fetches nothing.
+        never: &["aya", "aya-obj", "hyper-rustls"],
         never_directly: &["wasmtime"],
     },
     Rule {
         name: "plugins-build",
         may: &["host-manifest"],
         never: &["tokio", "wasmtime", "arrow"],
+        never_directly: &[],
+    },
+    Rule {
+        name: "plugins-artifact",
+        may: &["host-manifest"],
+        // Vizier reads what anybody sends with it: no network, no runtime.
+        never: &["tokio", "wasmtime", "arrow", "hyper", "rustls"],
         never_directly: &[],
     },
     Rule {
@@ -54,6 +62,7 @@ const RULES: &[Rule] = &[
             "host-manifest",
             "pem",
             "pem-tables",
+            "plugins-artifact",
             "plugins-build",
             "vizier",
             "vizier-api",

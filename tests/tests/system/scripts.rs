@@ -133,6 +133,10 @@ const RUNS: usize = 10;
 const ROUNDS_MIN: usize = 3;
 const ROUNDS_MAX: usize = 12;
 
+/// What the other script must have computed for the figure to mean something: on a machine that does other things, too, it gets
+/// what these leave.
+const SPUN_MS_MIN: i64 = 300;
+
 /// Scripts of another user, one after the other, that spin until their budgets end.
 struct Spinning {
     stop: Arc<AtomicBool>,
@@ -244,7 +248,7 @@ fn a_script_that_spins_does_not_slow_another_users_much() -> Result {
     let spun = "SELECT CAST(sum(guest_cpu_ns) / 1000000 AS BIGINT) FROM plugin_runs \
                 WHERE kind = 'script' AND name <> 'service_stats'";
     let spun_ms = pyxis.number(spun)?;
-    ensure!(spun_ms > 1_000, "the other script computed {spun_ms} ms only: nothing was slowed by it");
+    ensure!(spun_ms > SPUN_MS_MIN, "the other script computed {spun_ms} ms only: nothing was slowed by it");
     assert!(slowed <= SLOWED_MOST, "{slowed:.2} times as long");
     Ok(())
 }

@@ -6,6 +6,7 @@ mod harness;
 mod history;
 mod limits;
 mod partial;
+mod plugins;
 mod scripts;
 
 use vizier_api::execute_request::What;

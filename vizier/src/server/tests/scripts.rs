@@ -8,7 +8,7 @@ use vizier_api::{ExecuteRequest, ListScriptsRequest};
 
 use super::harness::{self, Harness};
 
-fn plugins() -> Option<PathBuf> {
+pub fn plugins() -> Option<PathBuf> {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/pyxis/plugins");
     let some = std::fs::read_dir(&dir).is_ok_and(|mut entries| {
         entries.any(|e| e.is_ok_and(|e| e.path().extension().is_some_and(|ext| ext == "wasm")))
