@@ -87,7 +87,7 @@ fn text_session() -> Vec<Step> {
 const TEXT_ROWS: &[&str] = &[
     "text set some 1 - STORED - 24 8",
     "text get some 1 1 HIT - 10 28",
-    "text gets some 3 2 HIT - 23 55",
+    "text gets some 3 2 HIT - 23 54",
     "text get other 1 0 MISS - 11 5",
     "text delete other 1 - NOREPLY - 22 0",
     "text incr n 1 - OK - 10 4",

@@ -130,6 +130,8 @@ struct Waiting {
     asked: Asked,
     form: Form,
     reply: Reply,
+    /// Of `mg`: it asks for the value, so that a hit is answered by `VA`, and by `HD` otherwise.
+    value: bool,
 }
 
 enum State {
@@ -299,7 +301,8 @@ impl Text {
         let size = size_at.and_then(|at| number(words.get(at)?)).filter(|size| *size <= VALUE_BYTES_MAX);
         let fetches = matches!(form, Form::Fetch | Form::FetchTouch) || name == b"mg";
         let asked = Asked { command, key, keys, fetches, began: line.began, bytes: line.bytes() };
-        let waiting = Waiting { asked, form, reply };
+        let value = words.iter().skip(1).any(|flag| *flag == b"v");
+        let waiting = Waiting { asked, form, reply, value };
         match size {
             // A storage command without a size is answered with an error at once; nothing follows.
             Some(size) => {
@@ -451,7 +454,8 @@ impl Text {
             && self.answer.bytes == 0
         {
             let kept_back: &[&[u8]] = match (front.form, front.asked.fetches) {
-                (_, true) => &[b"EN", b"MN"],
+                (_, true) if front.value => &[b"EN", b"HD", b"MN"],
+                (_, true) => &[b"EN", b"VA", b"MN"],
                 (Form::MetaStore, _) => &[b"HD", b"MN"],
                 _ => &[b"HD", b"NF", b"MN"],
             };
