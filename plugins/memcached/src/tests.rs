@@ -87,7 +87,7 @@ fn text_session() -> Vec<Step> {
 const TEXT_ROWS: &[&str] = &[
     "text set some 1 - STORED - 24 8",
     "text get some 1 1 HIT - 10 28",
-    "text gets some 3 2 HIT - 23 55",
+    "text gets some 3 2 HIT - 23 54",
     "text get other 1 0 MISS - 11 5",
     "text delete other 1 - NOREPLY - 22 0",
     "text incr n 1 - OK - 10 4",
@@ -195,7 +195,7 @@ fn any_split_gives_the_same_rows() {
             let mut random = Random(seed);
             let most = [1, 2, 3, 7, 30, 100][random.below(6)];
             let (got, skipped) = rows(&cut(&session, &mut random, most));
-            assert_eq!((got.as_slice(), skipped), (want, 0), "seed {seed}");
+            assert_eq!((got, skipped), (want.iter().map(|row| (*row).to_owned()).collect(), 0), "seed {seed}");
         }
     }
 }
@@ -213,6 +213,30 @@ fn what_was_not_copied_of_a_value_is_not_missed() {
     ];
     let want = ["text set big 1 - STORED - 100022 8", "text get big 1 1 HIT - 9 100027"];
     assert_eq!(rows(&large), (want.map(str::to_owned).to_vec(), 0));
+    // A server says all in one call, of which the end is not copied: with one key it is known what it was.
+    let at_once = [
+        ask(b"get big\r\n"),
+        answer(b"VALUE big 0 100000\r\nxxxx"),
+        Step::Gap(Side::Response, 99_998 + 5),
+        ask(b"get big more\r\n"),
+        answer(b"VALUE big 0 100000\r\nxxxx"),
+        Step::Gap(Side::Response, 99_998 + 5),
+        ask(b"get big more\r\n"),
+        answer(b"VALUE big 0 100000\r\nxxxx"),
+        Step::Gap(Side::Response, 99_998 + 40),
+        ask(b"get big\r\nget a\r\n"),
+        answer(b"VALUE big 0 100000\r\nxxxx"),
+        Step::Gap(Side::Response, 99_998 + 10),
+        ask(b"get a\r\n"),
+        answer(b"END\r\n"),
+    ];
+    let want = [
+        "text get big 1 1 HIT - 9 100027",
+        "text get big 2 1 HIT - 14 100027",
+        "text get big 1 1 HIT - 9 100027",
+        "text get a 1 0 MISS - 7 5",
+    ];
+    assert_eq!(rows(&at_once), (want.map(str::to_owned).to_vec(), 2));
     let value = vec![b'x'; 50_000];
     let set = frame(0x80, 1, 0, 1, &[0; 8], b"big", &value);
     let got = frame(0x81, 0, 0, 2, &[0; 4], &[], &value);

@@ -14,6 +14,9 @@ const PROTOCOL: &str = "text";
 /// Largest value that is believed; memcached's own limit is 1 GiB.
 const VALUE_BYTES_MAX: u64 = 1 << 30;
 
+/// `END` with its line end.
+const END_BYTES: u64 = 5;
+
 /// How a command is written and answered.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -127,6 +130,8 @@ struct Waiting {
     asked: Asked,
     form: Form,
     reply: Reply,
+    /// Of `mg`: it asks for the value, so that a hit is answered by `VA`, and by `HD` otherwise.
+    value: bool,
 }
 
 enum State {
@@ -192,7 +197,29 @@ impl Text {
             (Side::Request, State::Value(left), _) if bytes > 0 && bytes <= *left => self.sent(bytes, time, rows),
             (Side::Response, _, State::Value(left)) if bytes > 0 && bytes <= *left => self.got(bytes, time, rows),
             (Side::Request, State::Lost, _) | (Side::Response, _, State::Lost) => {}
+            (Side::Response, _, State::Value(left)) if bytes > *left => {
+                let left = *left;
+                self.gap_beyond(left, bytes, time, rows);
+            }
             _ => self.lose(rows),
+        }
+    }
+
+    /// A value, and what came after it in the same call: the end of the answer, of one key for sure.
+    fn gap_beyond(&mut self, left: u64, bytes: u64, time: i64, rows: &mut Rows<Command>) {
+        let rest = bytes - left;
+        let ends = self.waiting.front().is_some_and(|front| {
+            let fetch = matches!(front.form, Form::Fetch | Form::FetchTouch);
+            fetch && (rest == END_BYTES || rest > END_BYTES && front.asked.keys == 1)
+        });
+        if !ends {
+            return self.lose(rows);
+        }
+        self.got(left, time, rows);
+        self.answer.bytes += END_BYTES;
+        self.answered("HIT", time, rows);
+        if rest > END_BYTES {
+            self.lose(rows);
         }
     }
 
@@ -274,7 +301,8 @@ impl Text {
         let size = size_at.and_then(|at| number(words.get(at)?)).filter(|size| *size <= VALUE_BYTES_MAX);
         let fetches = matches!(form, Form::Fetch | Form::FetchTouch) || name == b"mg";
         let asked = Asked { command, key, keys, fetches, began: line.began, bytes: line.bytes() };
-        let waiting = Waiting { asked, form, reply };
+        let value = words.iter().skip(1).any(|flag| *flag == b"v");
+        let waiting = Waiting { asked, form, reply, value };
         match size {
             // A storage command without a size is answered with an error at once; nothing follows.
             Some(size) => {
@@ -426,7 +454,8 @@ impl Text {
             && self.answer.bytes == 0
         {
             let kept_back: &[&[u8]] = match (front.form, front.asked.fetches) {
-                (_, true) => &[b"EN", b"MN"],
+                (_, true) if front.value => &[b"EN", b"HD", b"MN"],
+                (_, true) => &[b"EN", b"VA", b"MN"],
                 (Form::MetaStore, _) => &[b"HD", b"MN"],
                 _ => &[b"HD", b"NF", b"MN"],
             };

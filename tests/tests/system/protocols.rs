@@ -133,7 +133,7 @@ fn commands_to_memcached_become_rows() -> Result {
         "text delete some - DELETED 13 9",
         "text set large - STORED 300024 8",
         "text get large 1 HIT 11 300029",
-        "text incr large - CLIENT_ERROR 14 59",
+        "text incr large - CLIENT_ERROR 14 62",
         "text mg n 1 HIT 8 10",
         "text nonsense - - ERROR 10 7",
     ];
